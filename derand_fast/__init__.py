@@ -1,0 +1,1 @@
+"""Derandomized structure discovery."""
