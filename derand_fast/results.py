@@ -1,0 +1,127 @@
+"""What the solvers return."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["CutResult", "HistoryRow"]
+
+
+class HistoryRow(NamedTuple):
+    """One improvement: seconds since the call began, best cut then, best upper bound then."""
+
+    seconds: float
+    cut_value: float
+    upper_bound: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CutResult:
+    """A cut, and how far from optimal it can be at most.
+
+    Attributes
+    ----------
+    cut_value : float
+        Sum of the weights of the edges between the two sides.
+    partition : (n,) int8 array
+        +1 or -1 for each vertex, in the order of the graph's vertices; read-only. The first
+        vertex is on side +1.
+    sets : tuple of two frozensets
+        The caller's own vertex labels on side +1 and on side -1.
+    upper_bound : float or None
+        No cut of the graph is larger (`bound_certificate` says in which sense); None if not asked
+        for, or if the time ran out before a bound was certified.
+    sdp_value : float or None
+        Value of the Goemans-Williamson relaxation at the vectors found: at most its optimum.
+    expected_cut : float or None
+        Expected cut of random hyperplane rounding at these vectors, in closed form:
+        sum of w_ij arccos(v_i . v_j) / pi over the edges. ``cut_value`` is never below it.
+    history : tuple of HistoryRow
+        Each improvement of the cut or of the bound.
+    seconds : mapping
+        Wall-clock seconds by phase, and ``"total"``.
+    seed, method, message
+        The seed used, the method, and in words how the call ended.
+    sweeps : int
+        Annealing sweeps done, all searches together.
+    bound_certificate : str or None
+        What is proven about ``upper_bound``, and with which probability.
+    """
+
+    cut_value: float
+    partition: NDArray[np.int8]
+    sets: tuple[frozenset[Any], frozenset[Any]]
+    upper_bound: float | None
+    sdp_value: float | None
+    expected_cut: float | None
+    history: tuple[HistoryRow, ...]
+    seconds: Mapping[str, float]
+    seed: int
+    method: str
+    message: str
+    sweeps: int
+    bound_certificate: str | None = field(default=None)
+
+    @property
+    def gap(self) -> float | None:
+        """Relative gap (upper_bound - cut_value) / upper_bound; 0 proves the cut optimal.
+
+        None without a bound. Where the bound is 0 the gap is 0 if the cut is 0 too, else infinite.
+        """
+        if self.upper_bound is None:
+            return None
+        difference = self.upper_bound - self.cut_value
+        if difference == 0.0:
+            return 0.0
+        return difference / self.upper_bound if self.upper_bound else float("inf")
+
+    def __str__(self) -> str:
+        """Return a short report for people."""
+        lines = [
+            f"cut      {self.cut_value:.12g}",
+            f"sides    {len(self.sets[0])} + {len(self.sets[1])} vertices",
+        ]
+        if self.upper_bound is None:
+            lines.append("bound    none")
+        else:
+            lines.append(f"bound    {self.upper_bound:.12g}  (gap {self.gap:.3%})")
+        if self.sdp_value is not None:
+            lines.append(
+                f"SDP      {self.sdp_value:.12g}  (random rounding expects {self.expected_cut:.12g})"
+            )
+        lines.append(f"time     {self.seconds['total']:.3f} s, {self.sweeps} sweeps")
+        lines.append(f"method   {self.method}, seed {self.seed}: {self.message}")
+        if self.bound_certificate is not None:
+            lines.append(f"proven   {self.bound_certificate}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in plain JSON types; ``sets`` become two lists of labels as strings or ints."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields["partition"] = self.partition.tolist()
+        fields["sets"] = [[_plain(label) for label in side] for side in self.sets]
+        fields["history"] = [list(row) for row in self.history]
+        fields["seconds"] = dict(self.seconds)
+        fields["gap"] = self.gap
+        return fields
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Plot cut and bound over time; save to ``path`` if given. Needs the ``plot`` extra."""
+        from derand_fast.plot import plot_history
+
+        return plot_history(self, path)
+
+
+def _plain(label: Any) -> Any:
+    """Return a label as JSON can hold it."""
+    if isinstance(label, (str, int, float, bool)) or label is None:
+        return label
+    if isinstance(label, np.generic):
+        return label.item()
+    return str(label)
