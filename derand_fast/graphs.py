@@ -4,32 +4,28 @@
 them, and returns a `CSRGraph`: the only graph type that the solvers see. The checks come first and
 name the offending value; nothing is built from input that fails one.
 
-Each reader below ends in an `_EdgeList` (every undirected edge once or more, in either
+Each kind of input ends in an `EdgeList` (every undirected edge once or more, in either
 orientation); `_assemble` alone turns that into CSR, so all kinds of input share one summing order.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import math
 import numbers
 import operator
 import os
-import re
 import reprlib
 import warnings
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+
+from derand_fast.readers import EdgeList, read_file
 
 __all__ = ["CSRGraph", "as_graph"]
 
@@ -39,14 +35,6 @@ FloatArray = NDArray[np.float64]
 _INT32_MAX = int(np.iinfo(np.int32).max)
 # Integers of smaller magnitude than this are exact in float64, and so are their sums.
 _EXACT_LIMIT = 2.0**53
-_EDGE_LIST_SUFFIXES = (".edges", ".edgelist", ".csv", ".tsv")
-_COMMENT_MARKS = ("#", "%")
-# Python refuses to read integers of more digits than some 4300.
-_INTEGER = re.compile(r"[+-]?[0-9]{1,4000}")
-# NumPy before 2.4 may read "1.5", "1e3" or a 20-digit number in an integer column as a truncated
-# float; a file that holds anything of the kind is left to the line-by-line reader there.
-_LOADTXT_TRUNCATES = np.lib.NumpyVersion(np.__version__) < "2.4.0"
-_NOT_PLAIN_INTEGER = re.compile(r"[.eEnN]|[0-9]{19}")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -313,17 +301,7 @@ def as_graph(graph: object, *, weight: str | None = "weight") -> CSRGraph:
     )
 
 
-class _EdgeList(NamedTuple):
-    """Checked edges: indices in range, finite float64 weights; loops, zeros and repeats allowed."""
-
-    n: int
-    tails: Any
-    heads: Any
-    weights: FloatArray
-    labels: tuple[Any, ...] | None = None
-
-
-def _assemble_warning(edges: _EdgeList) -> CSRGraph:
+def _assemble_warning(edges: EdgeList) -> CSRGraph:
     loops = int(np.count_nonzero(edges.weights[edges.tails == edges.heads]))
     if loops:
         warnings.warn(
@@ -339,9 +317,10 @@ def _assemble_warning(edges: _EdgeList) -> CSRGraph:
 # --------------------------------------------------------------------------------------------------
 
 
-def _assemble(edges: _EdgeList) -> CSRGraph:
+def _assemble(edges: EdgeList) -> CSRGraph:
     """CSR form of checked edges: loops dropped, parallel edges added, zeros dropped, mirrored."""
-    n, tails, heads, weights, labels = edges
+    n, tails, heads, weights = edges[:4]
+    labels = None if edges.labels is None else _without_identity(edges.labels)
     keep = (tails != heads) & (weights != 0.0)
     tails, heads, weights = tails[keep], heads[keep], weights[keep]
     _check_total(weights)
@@ -354,6 +333,13 @@ def _assemble(edges: _EdgeList) -> CSRGraph:
     # Mirroring after the sums makes both copies of an edge equal to the last bit.
     full = scipy.sparse.csr_array(upper + upper.T)
     return CSRGraph(full.indptr, full.indices, full.data, labels)
+
+
+def _without_identity(labels: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """None for the labels 0, ..., n - 1 in this order, whatever else unchanged."""
+    # The type counts: True == 1 and 1.0 == 1, but the caller wants his own labels back.
+    plain = set(map(type, labels)) <= {int} and labels == tuple(range(len(labels)))
+    return None if plain else labels
 
 
 def _sum_parallel_edges(n: int, low: Any, high: Any, weights: FloatArray) -> Any:
@@ -426,7 +412,7 @@ def _to_float64(array: Any, what: str) -> Any:
 # --------------------------------------------------------------------------------------------------
 
 
-def _edges_from_networkx(graph: Any, weight: str | None) -> _EdgeList:
+def _edges_from_networkx(graph: Any, weight: str | None) -> EdgeList:
     if graph.is_directed():
         raise TypeError(
             f"{type(graph).__name__} is directed; cuts are of undirected graphs: convert it first, "
@@ -442,12 +428,12 @@ def _edges_from_networkx(graph: Any, weight: str | None) -> _EdgeList:
     values = [1] * len(tails) if weight is None else flat[2::width]
     weights = _weights_from_objects(tails, heads, values)
     position = {label: index for index, label in enumerate(labels)}.__getitem__
-    return _EdgeList(
+    return EdgeList(
         len(labels),
         np.fromiter(map(position, tails), dtype=np.int64, count=len(tails)),
         np.fromiter(map(position, heads), dtype=np.int64, count=len(heads)),
         weights,
-        _without_identity(labels),
+        labels,
     )
 
 
@@ -484,13 +470,6 @@ def _fits_float64(value: Any) -> bool:
     return True
 
 
-def _without_identity(labels: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """None for the labels 0, ..., n - 1 in this order, whatever else unchanged."""
-    # The type counts: True == 1 and 1.0 == 1, but the caller wants his own labels back.
-    plain = set(map(type, labels)) <= {int} and labels == tuple(range(len(labels)))
-    return None if plain else labels
-
-
 # --------------------------------------------------------------------------------------------------
 # Matrices
 # --------------------------------------------------------------------------------------------------
@@ -509,7 +488,7 @@ def _raise_asymmetric(i: int, j: int, value: Any, mirrored: Any, what: str) -> N
     )
 
 
-def _edges_from_sparse(matrix: Any, what: str) -> _EdgeList:
+def _edges_from_sparse(matrix: Any, what: str) -> EdgeList:
     _check_square(matrix.shape, what)
     if matrix.format in ("csr", "csc", "bsr"):
         # Hand-made containers may hold indices out of range, which the C++ code never checks.
@@ -529,7 +508,7 @@ def _edges_from_sparse(matrix: Any, what: str) -> _EdgeList:
     _check_finite(csr.data, name_of)
     _check_sparse_symmetry(csr, what)
     upper = scipy.sparse.triu(csr, format="coo")
-    return _EdgeList(csr.shape[0], upper.row, upper.col, upper.data)
+    return EdgeList(csr.shape[0], upper.row, upper.col, upper.data)
 
 
 def _check_sparse_symmetry(csr: Any, what: str) -> None:
@@ -547,7 +526,7 @@ def _check_sparse_symmetry(csr: Any, what: str) -> None:
         _raise_asymmetric(i, j, csr[i, j], csr[j, i], what)
 
 
-def _edges_from_dense(matrix: NDArray[Any], what: str) -> _EdgeList:
+def _edges_from_dense(matrix: NDArray[Any], what: str) -> EdgeList:
     if isinstance(matrix, np.ma.MaskedArray):
         raise TypeError(f"{what} is a masked array; fill it first, e.g. with matrix.filled(0)")
     _check_square(matrix.shape, what)
@@ -559,7 +538,7 @@ def _edges_from_dense(matrix: NDArray[Any], what: str) -> _EdgeList:
         i, j = divmod(int(differs.argmax()), n)
         _raise_asymmetric(i, j, values[i, j], values[j, i], what)
     rows, columns = np.nonzero(np.triu(values))
-    return _EdgeList(n, rows, columns, values[rows, columns])
+    return EdgeList(n, rows, columns, values[rows, columns])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -567,13 +546,13 @@ def _edges_from_dense(matrix: NDArray[Any], what: str) -> _EdgeList:
 # --------------------------------------------------------------------------------------------------
 
 
-def _edges_from_tuple(graph: tuple[Any, ...]) -> _EdgeList:
+def _edges_from_tuple(graph: tuple[Any, ...]) -> EdgeList:
     if len(graph) != 3:
         raise ValueError(f"a graph tuple must be (n, edges, weights), got {len(graph)} items")
     n = _vertex_count(graph[0])
     edges = _edge_array(graph[1], n)
     weights = _weight_array(graph[2], edges)
-    return _EdgeList(n, edges[:, 0], edges[:, 1], weights)
+    return EdgeList(n, edges[:, 0], edges[:, 1], weights)
 
 
 def _vertex_count(value: Any) -> int:
@@ -629,226 +608,10 @@ def _array_of(value: Any, what: str, shape: str) -> NDArray[Any]:
 # --------------------------------------------------------------------------------------------------
 
 
-def _edges_from_file(name: str) -> _EdgeList:
-    data = Path(name).read_bytes()
-    stem = name.lower()
-    if stem.endswith(".gz"):
-        stem = stem.removesuffix(".gz")
-        data = _decompress(data, name)
-    suffix = os.path.splitext(stem)[1]
-    data = data.removeprefix(b"\xef\xbb\xbf")  # byte order mark
-    if not data.strip():
-        raise ValueError(f"{name}: the file is empty")
-    if suffix == ".mtx" or data[:14].lower() == b"%%matrixmarket":
-        return _read_matrix_market(data, name)
-    lines = _decode(data, name).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    if next(_content_lines(lines), None) is None:
-        raise ValueError(f"{name}: the file has comments only, no data")
-    if suffix in _EDGE_LIST_SUFFIXES:
-        return _read_edge_list(lines, name, suffix)
-    return _read_rudy(lines, name)
-
-
-def _decompress(data: bytes, name: str) -> bytes:
-    if not data:
-        raise ValueError(f"{name}: the file is empty")
-    try:
-        return gzip.decompress(data)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{name}: not a valid gzip file: {error}") from error
-
-
-def _decode(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{name}, line {line}: not UTF-8 text ({error.reason})") from error
-
-
-def _content_lines(lines: Sequence[str], start: int = 0) -> Iterator[tuple[int, str]]:
-    """Stripped lines from position start on that are neither blank nor comments, with numbers."""
-    for position in range(start, len(lines)):
-        line = lines[position].strip()
-        if line and not line.startswith(_COMMENT_MARKS):
-            yield position + 1, line
-
-
-def _file_error(name: str, number: int, problem: str) -> ValueError:
-    return ValueError(f"{name}, line {number}: {problem}")
-
-
-def _read_matrix_market(data: bytes, name: str) -> _EdgeList:
-    from scipy.io import mmread  # slow to import, and only this reader needs it
-
-    try:
-        matrix = mmread(io.BytesIO(data))
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name}: not a readable Matrix Market file: {error}") from error
-    if scipy.sparse.issparse(matrix):
-        return _edges_from_sparse(matrix, name)
-    return _edges_from_dense(matrix, name)
-
-
-def _load_columns(lines: list[str], start: int, delimiter: str | None) -> Any:
-    """Records (u, v, w) of the uniform lines from position start on, or None if they are not.
-
-    The quick road for files of one shape: two plain integers, then a number in all lines or in
-    none. It never raises: what it cannot read goes to the line-by-line readers, which either make
-    sense of it or say in which line it goes wrong.
-    """
-    fields = len(lines[start].split(delimiter))
-    if fields not in (2, 3):
-        return None
-    if _LOADTXT_TRUNCATES and any(map(_NOT_PLAIN_INTEGER.search, lines[start:])):
-        return None
-    columns = [("u", np.int64), ("v", np.int64), ("w", np.float64)][:fields]
-    try:
-        table = np.loadtxt(
-            lines[start:],
-            dtype=np.dtype(columns),
-            comments=None,
-            delimiter=delimiter,
-            ndmin=1,
-            encoding=None,
-        )
-    except ValueError:
-        return None
-    weights = table["w"].copy() if fields == 3 else np.ones(table.size)
-    if not np.isfinite(weights).all():
-        return None
-    return table["u"], table["v"], weights
-
-
-def _parse_weight(fields: Sequence[str], name: str, number: int) -> float:
-    if len(fields) == 2:
-        return 1.0
-    text = fields[2].strip()
-    try:
-        if "_" in text or not text.isascii():  # Python syntax, not that of data files
-            raise ValueError
-        value = float(text)
-    except ValueError:
-        raise _file_error(name, number, f"weight {reprlib.repr(text)} is not a number") from None
-    if not math.isfinite(value):
-        raise _file_error(name, number, f"weight {value!r}; weights must be finite")
-    return value
-
-
-# Rudy --------------------------------------------------------------------------------------------
-
-
-def _read_rudy(lines: list[str], name: str) -> _EdgeList:
-    n, m, start = _read_rudy_header(lines, name)
-    first = next(_content_lines(lines, start), None)
-    columns = None if first is None else _load_columns(lines, first[0] - 1, None)
-    if columns is not None:
-        tails, heads, weights = columns
-        inside = min(tails.min(), heads.min()) >= 1 and max(tails.max(), heads.max()) <= n
-        if inside and weights.size == m:
-            return _EdgeList(n, tails - 1, heads - 1, weights)
-    return _scan_rudy(lines, start, n, m, name)
-
-
-def _read_rudy_header(lines: list[str], name: str) -> tuple[int, int, int]:
-    number, line = next(_content_lines(lines))
-    fields = line.split()
-    if len(fields) != 2 or not all(map(_INTEGER.fullmatch, fields)):
-        raise _file_error(
-            name,
-            number,
-            f"expected the rudy header 'n m' (two integers), got {reprlib.repr(line)}; edge lists "
-            f"need one of the suffixes {', '.join(_EDGE_LIST_SUFFIXES)} and Matrix Market .mtx",
-        )
-    n, m = map(int, fields)
-    if not (0 <= n <= _INT32_MAX) or m < 0:
-        raise _file_error(
-            name, number, f"the header {line!r} must have 0 <= n <= {_INT32_MAX} and m >= 0"
-        )
-    return n, m, number
-
-
-def _scan_rudy(lines: list[str], start: int, n: int, m: int, name: str) -> _EdgeList:
-    """Line by line: slow, but takes mixed lines and knows where an error is."""
-    rows: list[tuple[int, int, float]] = []
-    number = start
-    for number, line in _content_lines(lines, start):
-        if len(rows) == m:
-            raise _file_error(name, number, f"more edges than the m = {m} of the rudy header")
-        rows.append(_parse_rudy_line(line, n, name, number))
-    if len(rows) < m:
-        raise _file_error(
-            name, number, f"the file ends after {len(rows)} edges; its rudy header says m = {m}"
-        )
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)  # vertices < 2**31 are exact in it
-    ends = table[:, :2].astype(np.int64) - 1
-    return _EdgeList(n, ends[:, 0], ends[:, 1], table[:, 2].copy())
-
-
-def _parse_rudy_line(line: str, n: int, name: str, number: int) -> tuple[int, int, float]:
-    fields = line.split()
-    if len(fields) not in (2, 3):
-        raise _file_error(name, number, f"expected 'i j [w]', got {reprlib.repr(line)}")
-    for field in fields[:2]:
-        if not _INTEGER.fullmatch(field):
-            raise _file_error(name, number, f"vertex {reprlib.repr(field)} is not an integer")
-        if not 1 <= int(field) <= n:
-            raise _file_error(
-                name, number, f"vertex {field} is outside 1..n, n = {n} by the rudy header"
-            )
-    return int(fields[0]), int(fields[1]), _parse_weight(fields, name, number)
-
-
-# Edge lists ---------------------------------------------------------------------------------------
-
-
-def _read_edge_list(lines: list[str], name: str, suffix: str) -> _EdgeList:
-    number, line = next(_content_lines(lines))
-    delimiter = {".csv": ",", ".tsv": "\t"}.get(suffix, "," if "," in line else None)
-    columns = _load_columns(lines, number - 1, delimiter)
-    if columns is None:
-        return _scan_edge_list(lines, delimiter, name)
-    tails, heads, weights = columns
-    names, ends = np.unique(np.concatenate((tails, heads)), return_inverse=True)
-    labels = _without_identity(tuple(names.tolist()))
-    return _EdgeList(names.size, ends[: tails.size], ends[tails.size :], weights, labels)
-
-
-def _scan_edge_list(lines: list[str], delimiter: str | None, name: str) -> _EdgeList:
-    """Line by line: slow, but takes any labels and mixed lines, and knows where an error is."""
-    position: dict[str, int] = {}  # in order of first appearance
-    ends: list[int] = []
-    values: list[float] = []
-    for number, line in _content_lines(lines):
-        fields = line.split(delimiter)
-        if delimiter is not None:
-            fields = [field.strip() for field in fields]
-        if len(fields) not in (2, 3) or not (fields[0] and fields[1]):
-            raise _file_error(
-                name,
-                number,
-                f"expected 'u v [w]' split at {_spell(delimiter)}, got {reprlib.repr(line)}",
-            )
-        values.append(_parse_weight(fields, name, number))
-        ends.append(position.setdefault(fields[0], len(position)))
-        ends.append(position.setdefault(fields[1], len(position)))
-    index = np.array(ends, dtype=np.int64)
-    labels: tuple[Any, ...] = tuple(position)
-    if all(map(_INTEGER.fullmatch, position)):
-        labels, rank = _integer_labels(labels)
-        index = rank[index]
-    return _EdgeList(
-        len(labels), index[::2], index[1::2], np.array(values), _without_identity(labels)
-    )
-
-
-def _integer_labels(texts: tuple[str, ...]) -> tuple[tuple[int, ...], NDArray[np.int64]]:
-    """Labels as increasing ints, and the rank of each text ("7" and "+7" are one vertex)."""
-    numbers_read = [int(text) for text in texts]  # of any length, hence no array
-    labels = tuple(sorted(set(numbers_read)))
-    rank_of = {label: rank for rank, label in enumerate(labels)}
-    return labels, np.array([rank_of[number] for number in numbers_read], dtype=np.int64)
-
-
-def _spell(delimiter: str | None) -> str:
-    return {",": "commas", "\t": "tabs"}.get(delimiter or "", "blanks")
+def _edges_from_file(name: str) -> EdgeList:
+    content = read_file(name)
+    if isinstance(content, EdgeList):
+        return content
+    if scipy.sparse.issparse(content):
+        return _edges_from_sparse(content, name)
+    return _edges_from_dense(content, name)

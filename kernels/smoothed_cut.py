@@ -647,7 +647,7 @@ def smoothed_cut_hessian_product_parallel(
 
 
 @kernel(fastmath=True)
-def _inverse_norm(rows: npt.NDArray[Any], i: int) -> float:
+def inverse_norm(rows: npt.NDArray[Any], i: int) -> float:
     """1 / ||row i|| in float64, 0 for a zero row."""
     total = 0.0
     for q in range(rows.shape[1]):
@@ -704,7 +704,7 @@ def expected_hyperplane_cut_serial(
     ``row_values`` (n,) are float64 scratch. Squared norms must not over- or underflow.
     """
     for i in range(row_values.size):
-        inverse_norms[i] = _inverse_norm(rows, i)
+        inverse_norms[i] = inverse_norm(rows, i)
     for i in range(row_values.size):
         row_values[i] = _hyperplane_row(i, indptr, indices, weights, rows, inverse_norms)
     return sum_in_blocks(row_values)
@@ -721,7 +721,7 @@ def expected_hyperplane_cut_parallel(
 ) -> float:
     """``expected_hyperplane_cut_serial``, rows shared among threads: the same bits."""
     for i in prange(row_values.size):
-        inverse_norms[i] = _inverse_norm(rows, i)
+        inverse_norms[i] = inverse_norm(rows, i)
     for i in prange(row_values.size):
         row_values[i] = _hyperplane_row(i, indptr, indices, weights, rows, inverse_norms)
     return sum_in_blocks(row_values)

@@ -16,7 +16,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from derand_fast import graphs
+from derand_fast import graphs, readers
 from derand_fast.graphs import CSRGraph, as_graph
 
 # A triangle 0-1-2 with a pendant path to 3; vertex 4 is isolated.
@@ -401,8 +401,8 @@ def test_quick_and_slow_rudy_readers_agree(case, weighted):
         for (u, v), w in zip(edges, weights, strict=True)
     ]
     lines = [f"{n} {len(rows)}", *rows, ""]
-    quick = graphs._read_rudy(lines, "name")
-    slow = graphs._scan_rudy(lines, 1, n, len(rows), "name")
+    quick = readers._read_rudy(lines, "name")
+    slow = readers._scan_rudy(lines, 1, n, len(rows), "name")
     for one, other in zip(quick[:4], slow[:4], strict=True):
         assert np.array_equal(one, other)
 
@@ -417,8 +417,8 @@ def test_quick_and_slow_edge_list_readers_agree(case, weighted):
         f"{3 * u - 7} {3 * v - 7}" + (f" {w}" if weighted else "")
         for (u, v), w in zip(edges, weights, strict=True)
     ]
-    quick = graphs._read_edge_list(lines, "name", ".edges")
-    slow = graphs._scan_edge_list(lines, None, "name")
+    quick = readers._read_edge_list(lines, "name", ".edges")
+    slow = readers._scan_edge_list(lines, None, "name")
     for one, other in zip(quick, slow, strict=True):
         assert np.array_equal(one, other)
     assert list(quick.labels) == sorted({3 * v - 7 for edge in edges for v in edge})
@@ -460,7 +460,7 @@ def test_float_labels_stay_text(tmp_path):
 
 
 def test_old_numpy_leaves_floats_to_the_slow_reader(tmp_path, monkeypatch):
-    monkeypatch.setattr(graphs, "_LOADTXT_TRUNCATES", True)
+    monkeypatch.setattr(readers, "_LOADTXT_TRUNCATES", True)
     assert as_graph(write(tmp_path / "a.edges", "1.0 1.5\n")).labels == ("1.0", "1.5")
     assert as_graph(write(tmp_path / "b.edges", "0 1\n")).labels is None
 
@@ -659,13 +659,13 @@ def test_corrupt_gzip(tmp_path):
 @given(st.text(alphabet="0123 456.-+e\n\t,#%x_", max_size=60))
 def test_any_text_gives_a_graph_or_a_value_error(text):
     lines = text.split("\n")
-    if next(graphs._content_lines(lines), None) is None:
+    if next(readers._content_lines(lines), None) is None:
         return
     with contextlib.suppress(ValueError):
-        graphs._read_rudy(lines, "name")
+        readers._read_rudy(lines, "name")
     for suffix in (".edges", ".csv", ".tsv"):
         with contextlib.suppress(ValueError):
-            edges = graphs._read_edge_list(lines, "name", suffix)
+            edges = readers._read_edge_list(lines, "name", suffix)
             assert np.isfinite(edges.weights).all()
             assert edges.weights.size == edges.tails.size == edges.heads.size
 
