@@ -11,11 +11,12 @@ import numba
 import numpy as np
 import pytest
 import scipy.sparse
-from derand_fast.kernels.lanczos import COperator, leftmost_eigenpair
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from scipy.sparse.linalg import LinearOperator, eigsh
+
+from derand_fast.kernels.lanczos import COperator, leftmost_eigenpair
 
 PRODUCT = types.int32(
     types.CPointer(types.float64), types.CPointer(types.float64), types.intp, types.voidptr

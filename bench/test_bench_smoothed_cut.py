@@ -11,9 +11,10 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse
+from scipy.special import erf
+
 from derand_fast.kernels import smoothed_cut as cut
 from derand_fast.kernels.quadrature import gauss_hermite, gauss_legendre
-from scipy.special import erf
 
 VERTICES, EDGES = 4000, 32000
 TAU, LAM = 0.1, 0.5

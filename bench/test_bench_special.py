@@ -9,9 +9,10 @@ import math
 import mpmath
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
+
 from derand_fast.kernels import special
 from derand_fast.kernels._jit import kernel
-from scipy.stats import multivariate_normal
 
 COUNT = 8192
 

@@ -1,8 +1,50 @@
-"""Derandomized structure discovery: deterministic solutions as good as the random ones."""
+"""Derandomized structure discovery: deterministic solutions as good as the random ones.
 
-from derand_fast.incumbent import SearchState
-from derand_fast.maxcut import max_cut
-from derand_fast.results import CutResult, HistoryRow
+Public names load on first use, so that ``import derand_fast`` costs nothing.
+"""
 
-__all__ = ["CutResult", "HistoryRow", "SearchState", "max_cut"]
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from derand_fast.graphs import CSRGraph as CSRGraph
+    from derand_fast.graphs import as_graph as as_graph
+    from derand_fast.incumbent import SearchState as SearchState
+    from derand_fast.maxcut import max_cut as max_cut
+    from derand_fast.results import CutResult as CutResult
+    from derand_fast.results import HistoryRow as HistoryRow
+
+_HOME = {
+    "CSRGraph": "graphs",
+    "CutResult": "results",
+    "HistoryRow": "results",
+    "SearchState": "incumbent",
+    "as_graph": "graphs",
+    "max_cut": "maxcut",
+}
+__all__ = ["CSRGraph", "CutResult", "HistoryRow", "SearchState", "as_graph", "max_cut"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("derand-fast")
+    if name not in _HOME:
+        raise AttributeError(f"module 'derand_fast' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(f"derand_fast.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "derand_fast.kernels":
+            raise
+        raise ImportError(
+            "derand_fast was imported from its source tree, which holds no built kernels: leave "
+            "that folder (or run python -P), or install it with pip install -e ."
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

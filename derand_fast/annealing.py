@@ -20,7 +20,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from derand_fast.budget import Budget
+from derand_fast.budget import Budget, Pace
 from derand_fast.incumbent import Incumbent
 from derand_fast.kernels.maxcut import (
     anneal_rows,
@@ -51,8 +51,6 @@ _PATIENCE = 24
 _HYPERPLANES = 4
 # Gains of scaled weights (largest in [1, 2)) below this are rounding.
 _GAIN_THRESHOLD = 1e-9
-# Length of one uninterruptible step.
-_STEP_SECONDS = 0.02
 _REPORT_SECONDS = 0.05
 
 
@@ -91,9 +89,7 @@ class _Task:
 class _Searcher:
     """One chain of anneals with its own random numbers and memory."""
 
-    def __init__(
-        self, graph: ScaledGraph, generator: np.random.Generator, budget: Budget
-    ) -> None:
+    def __init__(self, graph: ScaledGraph, generator: np.random.Generator, budget: Budget) -> None:
         n = graph.n_vertices
         self._graph = graph
         self._generator = generator
@@ -104,7 +100,7 @@ class _Searcher:
         self.signs = np.empty(n, np.int8)
         self.value = -np.inf
         self.sweeps_done = 0
-        self.seconds_per_sweep = 0.0
+        self.pace = Pace()
         self.seconds_to_round = 0.0
 
     def anneal(self, task: _Task) -> None:
@@ -133,21 +129,17 @@ class _Searcher:
         ratio = (task.end / task.smoothing) ** (1.0 / max(task.sweeps - 1, 1))
         left = task.sweeps
         while left > 0 and not self._budget.expired:
-            # The first step of a search is one sweep, which tells what a sweep costs.
-            count = 1
-            if self.seconds_per_sweep > 0.0:
-                count = max(1, min(left, int(_STEP_SECONDS / self.seconds_per_sweep)))
-            begin = perf_counter()
-            smoothing = anneal_rows(
-                graph.indptr,
-                graph.indices,
-                graph.weights32,
-                self._rows.reshape(-1),
-                smoothing,
-                ratio,
-                count,
-            )
-            self.seconds_per_sweep = (perf_counter() - begin) / count
+            count = self.pace.units(left)
+            with self.pace.measure(count):
+                smoothing = anneal_rows(
+                    graph.indptr,
+                    graph.indices,
+                    graph.weights32,
+                    self._rows.reshape(-1),
+                    smoothing,
+                    ratio,
+                    count,
+                )
             left -= count
             self.sweeps_done += count
 
@@ -249,7 +241,7 @@ class AnnealedSearch:
         return sweeps
 
     def _seconds_per_sweep(self) -> float:
-        return max(1e-9, *(searcher.seconds_per_sweep for searcher in self._searchers))
+        return max(1e-9, *(searcher.pace.seconds_per_unit for searcher in self._searchers))
 
     def _finishing_seconds(self) -> float:
         """Seconds to round and merge after the last sweep."""

@@ -25,7 +25,7 @@ from scipy.linalg.lapack import dpotrf
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.special import ndtri
 
-from derand_fast.budget import Budget
+from derand_fast.budget import Budget, Pace
 from derand_fast.kernels.chebyshev import chebyshev_start, chebyshev_steps
 from derand_fast.kernels.simd import LANES
 from derand_fast.relaxation import ScaledGraph
@@ -109,7 +109,7 @@ def _spectral_radius_bound(graph: ScaledGraph, magnitudes: NDArray[np.float64]) 
     vector = np.ones(n)
     bound = math.inf
     for _ in range(_POWER_ITERATIONS):
-        product = matrix @ vector
+        product = np.asarray(matrix @ vector)
         bound = min(bound, float((product / vector).max()))
         # Damping keeps bipartite graphs from oscillating, the floor keeps the vector positive.
         vector = product + 0.25 * bound * vector
@@ -171,6 +171,7 @@ class ChebyshevCertificate:
             self._previous,
             self._current,
         )
+        self._pace = Pace()
         # The norm of a computed sum of squares is good to n + 2 roundings.
         self._norm_inflation = 1.0 + _gamma(graph.n_vertices + 2)
         self._norms = [_largest_column_norm(self._previous), _largest_column_norm(self._current)]
@@ -185,19 +186,23 @@ class ChebyshevCertificate:
         """Whether the vectors have grown so far that more steps could overflow."""
         return self._norms[-1] > 1e120
 
-    def advance(self, steps: int) -> None:
-        """Do an even number of steps."""
-        squares = np.empty((steps, LANES))
-        chebyshev_steps(
-            self._graph.indptr,
-            self._graph.indices,
-            self._matrix.values,
-            self._matrix.top,
-            self._previous,
-            self._current,
-            squares,
-        )
-        self._norms.extend(np.sqrt(squares.max(axis=1)).tolist())
+    def advance(self, steps: int, budget: Budget) -> None:
+        """Do an even number of steps, or fewer if the budget expires."""
+        target = self.steps + steps
+        while self.steps < target and not budget.expired:
+            pairs = self._pace.units((target - self.steps) // 2)
+            squares = np.empty((2 * pairs, LANES))
+            with self._pace.measure(pairs):
+                chebyshev_steps(
+                    self._graph.indptr,
+                    self._graph.indices,
+                    self._matrix.values,
+                    self._matrix.top,
+                    self._previous,
+                    self._current,
+                    squares,
+                )
+            self._norms.extend(np.sqrt(squares.max(axis=1)).tolist())
 
     def shift(self) -> float:
         """Return eps >= 0 with lambda_min(S) >= -eps, the smallest that is certified; or inf."""
@@ -287,7 +292,7 @@ class BandFactorisation:
         return (2 * self.bandwidth + 1) * g / (1.0 - g)
 
     def succeeds(self, diagonal: NDArray[np.float64], budget: Budget, until: float) -> bool | None:
-        """Factorise A + Diag(diagonal); None if ``budget.elapsed()`` passes ``until`` first."""
+        """Factorise A + Diag(diagonal); None if the budget passes ``until`` first."""
         panels = self._panels(diagonal[self._order])
         starts = np.arange(0, len(diagonal), _PANEL)
         for index, start in enumerate(starts):
@@ -304,7 +309,7 @@ class BandFactorisation:
                 offset = int(starts[later] - start) - width
                 if offset >= len(below):
                     break
-                if budget.stop_reason is not None or budget.elapsed() > until:
+                if budget.past(until):
                     return None
                 rows = below[offset:]
                 columns = rows[: panels[later].shape[1]]

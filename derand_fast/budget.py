@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "Pace"]
+
+# Length of one step between two looks at the clock.
+_STEP_SECONDS = 0.02
 
 
 class Budget:
@@ -23,6 +26,7 @@ class Budget:
         self._start = perf_counter()
         self._deadline = math.inf if time_limit is None else self._start + time_limit
         self._reserve = 0.0
+        self._work_start = 0.0
         self.time_limit = time_limit
         self.stop_reason: str | None = None
         self.phases: dict[str, float] = {}
@@ -49,9 +53,19 @@ class Budget:
         """Whether work should end: told to stop, or no time left."""
         return self.stop_reason is not None or self.remaining() <= 0.0
 
+    def past(self, moment: float) -> bool:
+        """Whether ``elapsed()`` has reached a moment, or the budget has expired."""
+        return self.elapsed() >= moment or self.expired
+
+    def begin_work(self) -> None:
+        """Count shares of the time from here on: reading and compiling are over."""
+        self._work_start = self.elapsed()
+
     def share(self, fraction: float) -> float:
-        """Return the elapsed() at which ``fraction`` of the whole time limit will be spent."""
-        return math.inf if self.time_limit is None else fraction * self.time_limit
+        """Return the elapsed() at which ``fraction`` of the time for work will be spent."""
+        if self.time_limit is None:
+            return math.inf
+        return self._work_start + fraction * (self.time_limit - self._work_start)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -61,3 +75,23 @@ class Budget:
             yield
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + perf_counter() - begin
+
+
+class Pace:
+    """How many units of some work fit between two looks at the clock: about 20 ms of them."""
+
+    def __init__(self) -> None:
+        self.seconds_per_unit = 0.0
+
+    def units(self, most: int) -> int:
+        """Return the size of the next step, 1 to ``most``; 1 while the cost is unknown."""
+        if self.seconds_per_unit <= 0.0:
+            return 1
+        return max(1, min(most, int(_STEP_SECONDS / self.seconds_per_unit)))
+
+    @contextmanager
+    def measure(self, units: int) -> Iterator[None]:
+        """Time a step of so many units."""
+        begin = perf_counter()
+        yield
+        self.seconds_per_unit = (perf_counter() - begin) / units

@@ -26,7 +26,9 @@ class SearchState(NamedTuple):
 
 
 class Incumbent:
-    """Best cut and bound of one call. One assignment replaces the cut, so an interrupt finds it whole.
+    """Best cut and bound of one call.
+
+    One assignment replaces the cut, so an interrupt finds it whole.
 
     Parameters
     ----------

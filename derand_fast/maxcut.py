@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import numbers
@@ -169,7 +170,19 @@ def max_cut(
         start = None if initial is None else _signs_of(initial, csr)
     if csr.n_edges == 0:
         return _edgeless(csr, options, budget)
+    with budget.phase("compile"):
+        _compile_kernels()
+    budget.begin_work()
     return _Solver(csr, options, budget, start).solve()
+
+
+@functools.cache
+def _compile_kernels() -> None:
+    """Have every kernel compiled, or loaded from the disk cache, before time is shared out."""
+    triangle = as_graph((3, [(0, 1), (1, 2), (0, 2)], [1.5, 1.5, 1.5]))
+    options = _check_options("anneal", None, 60, 0, 1, True, False, None, None)
+    if _Solver(triangle, options, Budget(None), None).solve().message == "interrupted":
+        raise KeyboardInterrupt  # meant for the caller's graph, of which there is no cut yet
 
 
 class _Solver:
@@ -213,9 +226,13 @@ class _Solver:
                 self._search()
         except KeyboardInterrupt:
             self._budget.stop("interrupted")
-        if self._sdp_value is None and self._incumbent.upper_bound == self._incumbent.value:
+        finally:
+            if self._incumbent.progress is not None:
+                self._incumbent.progress.close()
+        bound = self._incumbent.upper_bound
+        if self._sdp_value is None and bound is not None and self._incumbent.value >= bound:
             # No relaxation was needed: the cut itself, as vectors on a line, solves it.
-            self._sdp_value = self._expected_cut = self._incumbent.value
+            self._sdp_value = self._expected_cut = bound
         self._keep_promise()
         return self._result()
 
@@ -232,6 +249,10 @@ class _Solver:
         if self._initial is not None:
             signs[:] = self._initial
         value = self._local_search.improve(signs)
+        if value < 0.0:
+            # A bad cut that no single flip improves; the empty one is better.
+            signs[:] = 1
+            value = 0.0
         bound = None
         if self._options.bound:
             bound = trivial_bound(self._graph)
@@ -268,12 +289,11 @@ class _Solver:
         while not budget.expired:
             with budget.phase("sdp"):
                 self._advance(relaxation, target_sweeps, first=attempt == 0)
-                self._sdp_value, dual = relaxation.dual()
                 self._relaxation = relaxation
+                self._sdp_value, dual = relaxation.dual()
             attempt += 1
-            last = (
-                relaxation.sweeps >= _MAX_SDP_SWEEPS
-                or budget.elapsed() >= budget.share(_RELAXATION_SHARE)
+            last = relaxation.sweeps >= _MAX_SDP_SWEEPS or budget.past(
+                budget.share(_RELAXATION_SHARE)
             )
             with budget.phase("bound"):
                 done = self._certify(dual, FAILURE_PROBABILITY * 2.0**-attempt, last)
@@ -287,13 +307,12 @@ class _Solver:
 
     def _advance(self, relaxation: Relaxation, target_sweeps: int, *, first: bool) -> None:
         """Sweep to the target, or until sweeps gain little where that is not known yet."""
-        while relaxation.sweeps < target_sweeps:
-            gain = relaxation.advance(_SDP_STEP)
+        budget = self._budget
+        until = budget.share(_RELAXATION_SHARE)
+        while relaxation.sweeps < target_sweeps and not budget.past(until):
+            gain = relaxation.advance(_SDP_STEP, budget, until)
             self._incumbent.report("sdp")
             if first and gain < _SDP_GAIN:
-                return
-            budget = self._budget
-            if budget.expired or budget.elapsed() >= budget.share(_RELAXATION_SHARE):
                 return
 
     def _certify(self, dual: NDArray[np.float64], delta: float, last: bool) -> bool:
@@ -308,20 +327,16 @@ class _Solver:
         slope = matrix.upper_bound(self._graph, 1.0) - plain
         assert self._sdp_value is not None
         target = (self._sdp_value + _BOUND_TOLERANCE * abs(self._sdp_value) - plain) / slope
-        certificate = ChebyshevCertificate(
-            self._graph, matrix, self._certificate_generator, delta
-        )
+        certificate = ChebyshevCertificate(self._graph, matrix, self._certificate_generator, delta)
         shift = math.inf
         while certificate.steps < _MAX_CERTIFICATE_STEPS and not certificate.exhausted:
-            certificate.advance(_CERTIFICATE_STEP)
+            certificate.advance(_CERTIFICATE_STEP, budget)
             self._incumbent.report("bound")
             shift = certificate.shift()
             growth = certificate.growth(_GROWTH_WINDOW)
-            if shift <= target or budget.expired:
+            if shift <= target or growth > (0.8 * shift if last else target):
                 break
-            if growth > (0.8 * shift if last else target):
-                break
-            if last and budget.elapsed() >= budget.share(_BOUND_SHARE):
+            if budget.past(budget.share(_BOUND_SHARE)):
                 break
         if self._proof is not None:
             if shift <= target or last:
@@ -382,8 +397,12 @@ class _Solver:
 
     def _keep_promise(self) -> None:
         """Round the relaxation until the cut is no worse than the expectation of doing so."""
-        if self._expected_cut is None or self._relaxation is None:
+        if self._relaxation is None:
             return
+        if self._expected_cut is None:
+            # Interrupted while the rows moved on: value them as they are.
+            self._sdp_value, _ = self._relaxation.dual()
+            self._expected_cut = self._relaxation.expected_cut()
         rounding = 1e-12 * 0.5 * float(np.abs(self._csr.weights).sum())
         signs = np.empty(self._graph.n_vertices, np.int8)
         for _ in range(_PROMISE_ROUNDINGS):
@@ -403,19 +422,21 @@ class _Solver:
     def _result(self) -> CutResult:
         incumbent = self._incumbent
         budget = self._budget
-        if incumbent.progress is not None:
-            incumbent.progress.close()
         signs = incumbent.signs * incumbent.signs[0]
         value = _exact_cut_value(self._csr, signs)
-        history = list(incumbent.history)
-        history[-1] = history[-1]._replace(cut_value=value)
+        # Values found on the way are good to rounding; none may exceed the correctly rounded one.
+        history = [
+            row._replace(cut_value=min(row.cut_value, value)) for row in incumbent.history[:-1]
+        ]
+        history.append(incumbent.history[-1]._replace(cut_value=value))
+        expected = self._expected_cut
         return CutResult(
             cut_value=value,
             partition=_read_only(signs),
             sets=_sides(self._csr, signs),
             upper_bound=incumbent.upper_bound,
             sdp_value=self._sdp_value,
-            expected_cut=self._expected_cut,
+            expected_cut=None if expected is None else min(expected, value),
             history=tuple(history),
             seconds={**budget.phases, "total": budget.elapsed()},
             seed=self._options.seed,
@@ -483,7 +504,10 @@ def _signs_of(initial: Any, csr: CSRGraph) -> NDArray[np.int8]:
         if unknown:
             raise ValueError(f"initial holds {next(iter(unknown))!r}, which is no vertex")
         return np.array([1 if label in initial else -1 for label in labels], dtype=np.int8)
-    signs = np.asarray(initial)
+    try:
+        signs = np.asarray(initial)
+    except ValueError as error:  # ragged rows
+        raise ValueError(f"initial must be one row of signs, not {initial!r}: {error}") from None
     if signs.dtype.kind not in "iuf":
         raise TypeError(
             f"initial must be an array of +1 and -1 or a set of vertices, not {initial!r}"
@@ -515,9 +539,9 @@ def _check_options(
         raise TypeError(f"method must be a string, not {method!r}")
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    if bound not in (True, False, "proof") or isinstance(bound, (int, float)) is not isinstance(
-        bound, bool
-    ):
+    if isinstance(bound, np.bool_):
+        bound = bool(bound)
+    if not (isinstance(bound, bool) or (isinstance(bound, str) and bound == "proof")):
         raise ValueError(f"bound must be True, False or 'proof', not {bound!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, not {callback!r}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from derand_fast.budget import Budget, Pace
 from derand_fast.graphs import CSRGraph
 from derand_fast.kernels.maxcut import mixing_sweeps, round_to_signs, sdp_dual
 from derand_fast.kernels.smoothed_cut import expected_hyperplane_cut_serial
@@ -70,15 +71,27 @@ class Relaxation:
         self.rows = generator.standard_normal((graph.n_vertices, rank), dtype=np.float32)
         self.rows /= np.linalg.norm(self.rows, axis=1, keepdims=True)
         self.sweeps = 0
+        self._pace = Pace()
+        self._total_magnitude = 0.5 * float(np.abs(graph.weights).sum())
         self._inverse_norms = np.empty(graph.n_vertices)
         self._row_values = np.empty(graph.n_vertices)
 
-    def advance(self, sweeps: int) -> float:
-        """Do row-update sweeps; return the gain of the last one relative to the total |weight|."""
+    def advance(self, sweeps: int, budget: Budget, until: float = math.inf) -> float:
+        """Do row-update sweeps; return the gain of the last one relative to the total |weight|.
+
+        Ends early, with an infinite gain, once the budget is past ``until``.
+        """
         graph = self._graph
-        gain = mixing_sweeps(graph.indptr, graph.indices, graph.weights32, self.rows, sweeps)
-        self.sweeps += sweeps
-        return float(gain) / (0.5 * float(np.abs(graph.weights).sum()))
+        gain = math.inf
+        target = self.sweeps + sweeps
+        while self.sweeps < target:
+            if budget.past(until):
+                return math.inf
+            count = self._pace.units(target - self.sweeps)
+            with self._pace.measure(count):
+                gain = mixing_sweeps(graph.indptr, graph.indices, graph.weights32, self.rows, count)
+            self.sweeps += count
+        return float(gain) / self._total_magnitude
 
     def dual(self) -> tuple[float, NDArray[np.float64]]:
         """Return the value of the relaxation at the rows, and y_i = ||sum_j w_ij v_j|| (scaled)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ class HistoryRow(NamedTuple):
 
     seconds: float
     cut_value: float
-    upper_bound: float
+    upper_bound: float | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +94,7 @@ class CutResult:
             lines.append(f"bound    {self.upper_bound:.12g}  (gap {self.gap:.3%})")
         if self.sdp_value is not None:
             lines.append(
-                f"SDP      {self.sdp_value:.12g}  (random rounding expects {self.expected_cut:.12g})"
+                f"SDP      {self.sdp_value:.12g}  (random rounding: {self.expected_cut:.12g})"
             )
         lines.append(f"time     {self.seconds['total']:.3f} s, {self.sweeps} sweeps")
         lines.append(f"method   {self.method}, seed {self.seed}: {self.message}")
@@ -102,13 +103,13 @@ class CutResult:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON types; ``sets`` become two lists of labels as strings or ints."""
+        """Everything in plain JSON types; ``sets`` become sorted lists, an infinite gap None."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         fields["partition"] = self.partition.tolist()
-        fields["sets"] = [[_plain(label) for label in side] for side in self.sets]
+        fields["sets"] = [_sorted([_plain(label) for label in side]) for side in self.sets]
         fields["history"] = [list(row) for row in self.history]
         fields["seconds"] = dict(self.seconds)
-        fields["gap"] = self.gap
+        fields["gap"] = None if self.gap == math.inf else self.gap
         return fields
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
@@ -120,8 +121,17 @@ class CutResult:
 
 def _plain(label: Any) -> Any:
     """Return a label as JSON can hold it."""
-    if isinstance(label, (str, int, float, bool)) or label is None:
-        return label
-    if isinstance(label, np.generic):
-        return label.item()
+    value = label.item() if isinstance(label, np.generic) else label
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, (str, int, float)) or value is None:
+        return value
     return str(label)
+
+
+def _sorted(labels: list[Any]) -> list[Any]:
+    """Sort labels; mixed kinds by their text. Sets have no order of their own."""
+    try:
+        return sorted(labels)
+    except TypeError:
+        return sorted(labels, key=repr)

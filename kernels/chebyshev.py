@@ -6,7 +6,10 @@ z_k = T_k(t(S)) z_0, which stays bounded on the spectrum inside [0, top] and gro
 along eigenvectors of S below 0.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from derand_fast.kernels._jit import kernel
 from derand_fast.kernels.simd import (
@@ -18,11 +21,22 @@ from derand_fast.kernels.simd import (
     store_scaled_row,
 )
 
+IndexArray = NDArray[Any]
+FloatArray = NDArray[np.float64]
+
 _LANES = np.uint64(LANES)
 
 
 @kernel(fastmath="contract")
-def chebyshev_steps(indptr, indices, values, top, previous, current, squares):
+def chebyshev_steps(
+    indptr: IndexArray,
+    indices: IndexArray,
+    values: FloatArray,
+    top: float,
+    previous: FloatArray,
+    current: FloatArray,
+    squares: FloatArray,
+) -> None:
     """Advance the recurrence by ``len(squares)`` steps (an even number), in place.
 
     Parameters: values (2 m,) float64, the entries of N; top > 0; previous and current (8 n,)
@@ -51,7 +65,14 @@ def chebyshev_steps(indptr, indices, values, top, previous, current, squares):
 
 
 @kernel(fastmath="contract")
-def chebyshev_start(indptr, indices, values, top, start, first):
+def chebyshev_start(
+    indptr: IndexArray,
+    indices: IndexArray,
+    values: FloatArray,
+    top: float,
+    start: FloatArray,
+    first: FloatArray,
+) -> None:
     """Write z_1 = t(S) z_0. start and first (8 n,) float64, values the entries of N."""
     n = len(indptr) - 1
     total = new_row(start)

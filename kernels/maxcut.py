@@ -6,8 +6,10 @@ serial and release the GIL: callers run several searches at once in Python threa
 """
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from derand_fast.kernels._jit import kernel
 from derand_fast.kernels.simd import (
@@ -22,6 +24,12 @@ from derand_fast.kernels.simd import (
 )
 from derand_fast.kernels.smoothed_cut import inverse_norm
 
+IndexArray = NDArray[Any]
+FloatArray = NDArray[np.float64]
+RowArray = NDArray[np.float32]
+SignArray = NDArray[np.int8]
+BoolArray = NDArray[np.bool_]
+
 _LANES = np.uint64(LANES)
 _ONE = np.float32(1.0)
 _ZERO = np.float32(0.0)
@@ -33,7 +41,13 @@ _SMALLEST_COMPLEMENT = np.float32(1e-12)
 
 
 @kernel(fastmath=True)
-def mixing_sweeps(indptr, indices, weights, rows, count):
+def mixing_sweeps(
+    indptr: IndexArray,
+    indices: IndexArray,
+    weights: RowArray,
+    rows: RowArray,
+    count: int,
+) -> float:
     """Do Gauss-Seidel sweeps of the low-rank semidefinite program, rows updated in place.
 
     Each row becomes v_i = -g_i / ||g_i|| with g_i = sum_j w_ij v_j: the exact minimiser of
@@ -60,7 +74,7 @@ def mixing_sweeps(indptr, indices, weights, rows, count):
             square = _ZERO
             for k in range(p):
                 square += gradient[k] * gradient[k]
-            norm = np.float32(math.sqrt(square))
+            norm = np.sqrt(square)
             if norm > _TINY_NORM:
                 own = rows[i]
                 product = _ZERO
@@ -73,7 +87,14 @@ def mixing_sweeps(indptr, indices, weights, rows, count):
 
 
 @kernel(fastmath=True)
-def sdp_dual(indptr, indices, weights, rows, inverse_norms, dual):
+def sdp_dual(
+    indptr: IndexArray,
+    indices: IndexArray,
+    weights: FloatArray,
+    rows: RowArray,
+    inverse_norms: FloatArray,
+    dual: FloatArray,
+) -> float:
     """Write the dual variables y_i = ||sum_j w_ij v_j|| and return sum_ij w_ij v_i . v_j.
 
     weights (2 m,) float64, rows (n, p) float32, brought to unit length on the fly, dual (n,)
@@ -104,7 +125,15 @@ def sdp_dual(indptr, indices, weights, rows, inverse_norms, dual):
 
 
 @kernel(fastmath=True)
-def anneal_rows(indptr, indices, weights, rows, smoothing, ratio, count):
+def anneal_rows(
+    indptr: IndexArray,
+    indices: IndexArray,
+    weights: RowArray,
+    rows: RowArray,
+    smoothing: float,
+    ratio: float,
+    count: int,
+) -> float:
     """Ascend the expected cut of smoothed rounding row by row while the smoothing falls.
 
     With r_ij = v_i . v_j and c = 1 - smoothing, the expected cut is, up to constants,
@@ -144,7 +173,11 @@ def anneal_rows(indptr, indices, weights, rows, smoothing, ratio, count):
 
 
 @kernel(fastmath=True)
-def round_to_signs(rows, normal, signs):
+def round_to_signs(
+    rows: RowArray,
+    normal: RowArray,
+    signs: SignArray,
+) -> None:
     """Cut space by a hyperplane: signs[i] = +1 where v_i . normal >= 0, else -1.
 
     rows (n, p), normal (p,) of the same float type, signs (n,) int8. Cost 2 n p flops.
@@ -158,7 +191,13 @@ def round_to_signs(rows, normal, signs):
 
 
 @kernel(fastmath=False)
-def flip_gains(indptr, indices, weights, signs, gains):
+def flip_gains(
+    indptr: IndexArray,
+    indices: IndexArray,
+    weights: FloatArray,
+    signs: SignArray,
+    gains: FloatArray,
+) -> None:
     """Write what flipping each vertex would add to the cut: sum_j w_ij s_i s_j. gains (n,)."""
     for i in range(len(signs)):
         total = 0.0
@@ -168,7 +207,14 @@ def flip_gains(indptr, indices, weights, signs, gains):
 
 
 @kernel(fastmath=False)
-def one_flip_ascent(indptr, indices, weights, signs, gains, threshold):
+def one_flip_ascent(
+    indptr: IndexArray,
+    indices: IndexArray,
+    weights: FloatArray,
+    signs: SignArray,
+    gains: FloatArray,
+    threshold: float,
+) -> int:
     """Flip vertices whose gain exceeds ``threshold`` until none is left; returns the flips.
 
     signs and gains (as `flip_gains` left them) are updated in place; a flip costs its degree.
@@ -192,7 +238,12 @@ def one_flip_ascent(indptr, indices, weights, signs, gains, threshold):
 
 
 @kernel(fastmath=False)
-def cut_value(indptr, indices, weights, signs):
+def cut_value(
+    indptr: IndexArray,
+    indices: IndexArray,
+    weights: FloatArray,
+    signs: SignArray,
+) -> float:
     """Return the weight of the edges between the two sides, each edge once; cost O(n + m)."""
     total = 0.0
     for i in range(len(signs)):
@@ -205,7 +256,15 @@ def cut_value(indptr, indices, weights, signs):
 
 
 @kernel(fastmath=False)
-def merge_cuts(indptr, indices, weights, signs, other, queue, visited):
+def merge_cuts(
+    indptr: IndexArray,
+    indices: IndexArray,
+    weights: FloatArray,
+    signs: SignArray,
+    other: SignArray,
+    queue: IndexArray,
+    visited: BoolArray,
+) -> float:
     """Take over from another cut every part that does not make this one worse.
 
     The vertices on which two cuts differ (up to exchanging the sides of one) fall into connected

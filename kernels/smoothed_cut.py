@@ -41,6 +41,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import prange
+
 from derand_fast.kernels._jit import kernel
 from derand_fast.kernels.special import (
     exp,
@@ -48,7 +50,6 @@ from derand_fast.kernels.special import (
     sign_correlation_from_means,
     sign_mean,
 )
-from numba import prange
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int32]

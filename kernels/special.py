@@ -9,10 +9,11 @@ import math
 from typing import Any
 
 import numpy as np
-from derand_fast.kernels._jit import kernel
-from derand_fast.kernels.quadrature import gauss_legendre
 from numba.core import types
 from numba.extending import intrinsic
+
+from derand_fast.kernels._jit import kernel
+from derand_fast.kernels.quadrature import gauss_legendre
 
 INVERSE_LN2 = 1.4426950408889634
 # ln 2 in two parts; the first has 21 trailing zero bits, so its product with an exponent is exact.

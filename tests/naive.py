@@ -202,3 +202,114 @@ def expected_hyperplane_cut(indptr, indices, weights, rows):
         elif max(lengths) > 0:
             total += w / 2
     return total
+
+
+# --- maximum cut --------------------------------------------------------------------------------
+
+
+def adjacency_from_csr(indptr, indices, weights):
+    """The weight matrix as a full array."""
+    return dense_from_csr(indptr, indices, weights, np.zeros(len(indptr) - 1))
+
+
+def cut_value(indptr, indices, weights, signs):
+    """Weight between the two sides, each edge once, correctly rounded."""
+    return math.fsum(w for i, j, w in edges_of(indptr, indices, weights) if signs[i] != signs[j])
+
+
+def largest_cut(indptr, indices, weights):
+    """Largest cut value over all 2^(n-1) partitions."""
+    n = len(indptr) - 1
+    signs = 1.0 - 2.0 * ((np.arange(2 ** max(n - 1, 0))[:, None] >> np.arange(n)) & 1)
+    A = adjacency_from_csr(indptr, indices, weights)
+    return float(np.max(A.sum() / 4 - np.einsum("si,si->s", signs @ A, signs) / 4))
+
+
+def flip_gains(indptr, indices, weights, signs):
+    """For each vertex, the cut with this vertex on the other side, minus the cut."""
+    before = cut_value(indptr, indices, weights, signs)
+    gains = []
+    for i in range(len(signs)):
+        flipped = np.array(signs)
+        flipped[i] = -flipped[i]
+        gains.append(cut_value(indptr, indices, weights, flipped) - before)
+    return np.array(gains)
+
+
+def best_merge(indptr, indices, weights, signs, other):
+    """Best cut that takes each component of the vertices where two cuts differ from either one."""
+    n = len(signs)
+    orientation = 1 if sum(int(s) * int(t) for s, t in zip(signs, other, strict=True)) >= 0 else -1
+    part = [i if signs[i] != orientation * other[i] else -1 for i in range(n)]
+    for _ in range(n):
+        for i, j, _w in edges_of(indptr, indices, weights):
+            if part[i] >= 0 and part[j] >= 0:
+                part[i] = part[j] = min(part[i], part[j])
+    names = sorted(set(part) - {-1})
+    values = []
+    for choice in itertools.product([1, -1], repeat=len(names)):
+        flip = dict(zip(names, choice, strict=True)) | {-1: 1}
+        merged = [s * flip[name] for s, name in zip(signs, part, strict=True)]
+        values.append(cut_value(indptr, indices, weights, merged))
+    return max(values)
+
+
+def row_products(indptr, indices, weights, rows):
+    """Sum over the edges, each once, of w_ij v_i . v_j."""
+    return math.fsum(w * float(rows[i] @ rows[j]) for i, j, w in edges_of(indptr, indices, weights))
+
+
+def mixing_sweep(indptr, indices, weights, rows):
+    """One sweep v_i <- -g_i / ||g_i||, g_i = sum_j w_ij v_j, vertex after vertex."""
+    A = adjacency_from_csr(indptr, indices, weights)
+    for i in range(len(rows)):
+        g = A[i] @ rows
+        if np.linalg.norm(g) > 0:
+            rows[i] = -g / np.linalg.norm(g)
+
+
+def smoothed_expected_cut(indptr, indices, weights, rows, c):
+    """Smoothed expected cut up to constants: -sum over the edges of w asin(c v_i . v_j)."""
+    return -math.fsum(
+        w * math.asin(c * float(rows[i] @ rows[j]))
+        for i, j, w in edges_of(indptr, indices, weights)
+    )
+
+
+def anneal_sweep(indptr, indices, weights, rows, smoothing):
+    """One sweep v_i <- normalised -sum_j w_ij v_j / sqrt(1 - (c r_ij)^2), even i before odd."""
+    A = adjacency_from_csr(indptr, indices, weights)
+    n = len(rows)
+    for i in [*range(0, n, 2), *range(1, n, 2)]:
+        r = rows @ rows[i]
+        g = -(A[i] / np.sqrt(1 - ((1 - smoothing) * r) ** 2)) @ rows
+        if np.linalg.norm(g) > 0:
+            rows[i] = g / np.linalg.norm(g)
+
+
+# --- eigenvalue certificate ---------------------------------------------------------------------
+
+
+def chebyshev_of_matrix(degree, S, top, X):
+    """T_degree(2 S / top - 1) X by diagonalising S."""
+    values, vectors = np.linalg.eigh(S)
+    t = 2 * values / top - 1
+    scale = np.array([float(mpmath.chebyt(degree, mpmath.mpf(float(x)))) for x in t])
+    return (vectors * scale) @ (vectors.T @ X)
+
+
+def chebyshev_contradiction(eps, norms, top, delta, error):
+    """Whether the published inequality rules out the eigenvalue -eps, in many digits.
+
+    norms[j] is the largest column norm of z_j; step j adds an error of at most ``error`` times the
+    largest norm before it.
+    """
+    with mpmath.workdps(40):
+        k = len(norms) - 1
+        q = mpmath.sqrt(2) * mpmath.erfinv(mpmath.mpf(delta) ** (mpmath.mpf(1) / 8))
+        mu = 1 + 2 * mpmath.mpf(eps) / mpmath.mpf(top)
+        angle = mpmath.acosh(mu)
+        right = norms[k] / mpmath.cosh(k * angle)
+        for j in range(1, k + 1):
+            right += (k - j + 1) * error * max(norms[:j]) / mpmath.cosh(j * angle)
+        return q > right

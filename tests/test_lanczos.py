@@ -16,12 +16,13 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
-from derand_fast.kernels import lanczos
-from derand_fast.kernels.lanczos import COperator, leftmost_eigenpair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 from scipy.sparse.linalg import LinearOperator
+
+from derand_fast.kernels import lanczos
+from derand_fast.kernels.lanczos import COperator, leftmost_eigenpair
 
 UNIT = 2.0**-52
 PRODUCT = types.int32(

@@ -4,6 +4,7 @@ import doctest
 
 import numpy as np
 import pytest
+
 from derand_fast.kernels import quadrature
 
 RULES = [quadrature.gauss_hermite, quadrature.gauss_legendre]

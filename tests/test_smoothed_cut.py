@@ -6,6 +6,7 @@ import naive
 import numba
 import numpy as np
 import pytest
+
 from derand_fast.kernels import smoothed_cut as cut
 from derand_fast.kernels._jit import kernel
 from derand_fast.kernels.quadrature import gauss_hermite

@@ -8,6 +8,7 @@ import naive
 import numba
 import numpy as np
 import pytest
+
 from derand_fast.kernels import special
 from derand_fast.kernels._jit import kernel
 
