@@ -44,6 +44,8 @@ _UNIT_ROUNDOFF = 2.0**-53
 # A dual variable is at least this part of the vertex's total |weight|: it costs the bound at most
 # 1e-4 of the total |weight| / 2, and keeps the scaled matrix bounded where a y_i vanishes.
 _SMALLEST_DUAL = 1e-4
+# And no less than this, so that 1 / y cannot overflow (the largest scaled weight is in [1, 2)).
+_TINY_DUAL = 2.0**-900
 _POWER_ITERATIONS = 12
 _PANEL = 256
 
@@ -85,7 +87,8 @@ class DualMatrix:
         degrees = np.diff(graph.indptr)
         rows = np.repeat(np.arange(graph.n_vertices), degrees)
         total = np.bincount(rows, weights=np.abs(graph.weights), minlength=graph.n_vertices)
-        dual = np.maximum(dual, _SMALLEST_DUAL * total)
+        floor = np.maximum(_SMALLEST_DUAL * total, _TINY_DUAL)
+        dual = np.where(total > 0.0, np.maximum(dual, floor), 0.0)
         factors = np.zeros(graph.n_vertices)
         np.divide(1.0, np.sqrt(dual), out=factors, where=dual > 0.0)
         dual = np.zeros(graph.n_vertices)
@@ -136,9 +139,10 @@ class ChebyshevCertificate:
 
         q  <=  ||z_k|| / T_k(mu)  +  sum_j (k - j + 1) e_j / T_j(mu),
 
-    and the entries of N, good to two roundings, add 3 u top to eps. Against one vector at the same
-    delta this needs three times fewer steps, and against Lanczos with re-orthogonalisation no basis
-    (Kuczynski and Wozniakowski 1992 count the same number of products for one vector).
+    in which e_j also covers the two roundings of each entry of N; 4 u top is added to eps for good
+    measure. Against one vector at the same delta this needs three times fewer steps, and against
+    Lanczos with re-orthogonalisation no basis (Kuczynski and Wozniakowski 1992 count the same
+    number of products for one vector).
 
     Parameters
     ----------
@@ -258,11 +262,14 @@ class BandFactorisation:
     floating point then R'R = A + Diag(h) + E with |E_ij| <= g / (1 - g) sqrt(h_i h_j) inside the
     band, g = gamma_k for sums of k = 2 (b + 256) + 20 terms in any order (Higham, Accuracy and
     Stability, Theorem 10.3; Demmel 1989), so A + (1 + (2 b + 1) g / (1 - g)) Diag(h) is positive
-    semidefinite: no probability is left. Model: IEEE double, conventional products, no underflow.
+    semidefinite: no probability is left. Model: IEEE double, no underflow, and a BLAS that multiplies
+    in the conventional way and solves triangular blocks by substitution, as OpenBLAS does.
 
     Parameters
     ----------
     graph : ScaledGraph
+    memory_limit : float, optional
+        Bytes that the factor may take; by default half of the machine's memory.
 
     Raises
     ------
@@ -293,6 +300,8 @@ class BandFactorisation:
 
     def succeeds(self, diagonal: NDArray[np.float64], budget: Budget, until: float) -> bool | None:
         """Factorise A + Diag(diagonal); None if the budget passes ``until`` first."""
+        if not np.isfinite(diagonal).all():
+            return False  # OpenBLAS reports success on NaN
         panels = self._panels(diagonal[self._order])
         starts = np.arange(0, len(diagonal), _PANEL)
         for index, start in enumerate(starts):

@@ -143,7 +143,7 @@ def max_cut(
     Notes
     -----
     Cost of an annealing sweep: about 70 m flops, 3 to 8 ns a stored edge; memory
-    O(m + n (rank + 100)) float32. The relaxation costs 8 m rank flops a sweep.
+    O(m + n (rank + 100)) float32. The relaxation costs 4 m rank flops a sweep.
 
     References
     ----------

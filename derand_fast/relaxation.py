@@ -69,7 +69,10 @@ class Relaxation:
     def __init__(self, graph: ScaledGraph, rank: int, generator: np.random.Generator) -> None:
         self._graph = graph
         self.rows = generator.standard_normal((graph.n_vertices, rank), dtype=np.float32)
-        self.rows /= np.linalg.norm(self.rows, axis=1, keepdims=True)
+        lengths = np.linalg.norm(self.rows, axis=1, keepdims=True)
+        # One float32 normal in 2**23 is 0: at rank 1 that is a whole row.
+        self.rows[lengths[:, 0] == 0.0, 0] = 1.0
+        self.rows /= np.where(lengths > 0.0, lengths, np.float32(1.0))
         self.sweeps = 0
         self._pace = Pace()
         self._total_magnitude = 0.5 * float(np.abs(graph.weights).sum())

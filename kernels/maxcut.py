@@ -134,15 +134,17 @@ def anneal_rows(
     ratio: float,
     count: int,
 ) -> float:
-    """Ascend the expected cut of smoothed rounding row by row while the smoothing falls.
+    """Follow the expected cut of smoothed rounding row by row while the smoothing falls.
 
     With r_ij = v_i . v_j and c = 1 - smoothing, the expected cut is, up to constants,
     -sum_{i<j} w_ij asin(c r_ij); each row becomes
 
         v_i <- normalise( -sum_j w_ij v_j / sqrt(1 - (c r_ij)^2) ).
 
-    Between sweeps ``smoothing`` is multiplied by ``ratio``. As it falls the rows collapse towards
-    one line: the derandomization of hyperplane rounding. A sweep visits even vertices, then odd.
+    This is the direction of steepest ascent in v_i; its fixed points are stationary. (A single
+    update may lower the sum where r_ij is negative and asin concave.) Between sweeps ``smoothing``
+    is multiplied by ``ratio``. As it falls most rows collapse towards one line: the
+    derandomization of hyperplane rounding. A sweep visits even vertices, then odd.
 
     Parameters: weights (2 m,) float32, rows (8 n,) float32, eight numbers a vertex, updated in
     place. Returns the smoothing after ``count`` sweeps. Cost about 35 flops a stored edge.

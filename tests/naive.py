@@ -294,8 +294,9 @@ def chebyshev_of_matrix(degree, S, top, X):
     """T_degree(2 S / top - 1) X by diagonalising S."""
     values, vectors = np.linalg.eigh(S)
     t = 2 * values / top - 1
-    scale = np.array([float(mpmath.chebyt(degree, mpmath.mpf(float(x)))) for x in t])
-    return (vectors * scale) @ (vectors.T @ X)
+    inside = np.cos(degree * np.arccos(np.clip(t, -1, 1)))
+    outside = np.sign(t) ** degree * np.cosh(degree * np.arccosh(np.maximum(np.abs(t), 1)))
+    return (vectors * np.where(np.abs(t) <= 1, inside, outside)) @ (vectors.T @ X)
 
 
 def chebyshev_contradiction(eps, norms, top, delta, error):

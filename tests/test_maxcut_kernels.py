@@ -264,8 +264,9 @@ def test_annealed_rows_make_a_good_cut(name):
     left = 0.01 * np.abs(graph.arrays[2]).sum() / 2
     assert expected >= naive.expected_hyperplane_cut(*graph.arrays, relaxed) - left
     products = [wide(annealed)[i] @ wide(annealed)[j] for i, j, _ in naive.edges_of(*graph.arrays)]
-    # Ties leave some rows between the two ends of the line; half of the edges are on it.
-    assert np.median(np.abs(products)) >= 0.99
+    # Ties leave rows between the two ends of the line: half of the edges of "signs", fewer
+    # elsewhere.
+    assert np.quantile(np.abs(products), 0.6) >= 0.99
     signs = np.empty(graph.n, np.int8)
     values = []
     for seed in range(8):
