@@ -29,6 +29,7 @@ from derand_fast.kernels.maxcut import (
     merge_cuts,
     one_flip_ascent,
     round_to_signs,
+    spanning_forest_cut,
 )
 from derand_fast.kernels.simd import LANES
 from derand_fast.relaxation import ScaledGraph
@@ -69,6 +70,13 @@ class LocalSearch:
             graph.indptr, graph.indices, graph.weights, signs, self._gains, _GAIN_THRESHOLD
         )
         return self.value(signs)
+
+    def from_spanning_forest(self, signs: NDArray[np.int8]) -> float:
+        """Write a locally optimal cut that starts from a spanning forest's; return its value."""
+        graph = self._graph
+        queue = np.empty(graph.n_vertices, np.int32)
+        spanning_forest_cut(graph.indptr, graph.indices, graph.weights, signs, queue)
+        return self.improve(signs)
 
     def value(self, signs: NDArray[np.int8]) -> float:
         """Return the value of a cut in the caller's units."""

@@ -57,7 +57,7 @@ def _gamma(count: int) -> float:
 
 def trivial_bound(graph: ScaledGraph) -> float:
     """Return the sum of the positive weights: no cut holds more. Rounded correctly."""
-    return math.fsum(np.maximum(graph.weights, 0.0).tolist()) / 2.0 * graph.scale
+    return graph.positive_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +262,8 @@ class BandFactorisation:
     floating point then R'R = A + Diag(h) + E with |E_ij| <= g / (1 - g) sqrt(h_i h_j) inside the
     band, g = gamma_k for sums of k = 2 (b + 256) + 20 terms in any order (Higham, Accuracy and
     Stability, Theorem 10.3; Demmel 1989), so A + (1 + (2 b + 1) g / (1 - g)) Diag(h) is positive
-    semidefinite: no probability is left. Model: IEEE double, no underflow, and a BLAS that multiplies
-    in the conventional way and solves triangular blocks by substitution, as OpenBLAS does.
+    semidefinite: no probability is left. Model: IEEE double, no underflow, and a BLAS that
+    multiplies in the conventional way and solves triangular blocks by substitution (OpenBLAS does).
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ class Incumbent:
     def report(self, phase: str) -> None:
         """Move the progress bar and ask the callback whether to go on."""
         self._show()
-        if self._callback is None:
+        if self._callback is None or self._budget.stop_reason is not None:
             return
         partition = self.signs.view()
         partition.flags.writeable = False

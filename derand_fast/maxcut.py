@@ -244,11 +244,14 @@ class _Solver:
         return max(least, min(most, int(_DEFAULT_EDGE_UPDATES / self._graph.indices.size)))
 
     def _first_incumbent(self) -> Incumbent:
-        """Local search from the caller's cut, or from everything on one side."""
-        signs = np.ones(self._graph.n_vertices, np.int8)
+        """Local search from a spanning forest's cut and from the caller's; or the empty cut."""
+        signs = np.empty(self._graph.n_vertices, np.int8)
+        value = self._local_search.from_spanning_forest(signs)
         if self._initial is not None:
-            signs[:] = self._initial
-        value = self._local_search.improve(signs)
+            other = self._initial.copy()
+            other_value = self._local_search.improve(other)
+            if other_value >= value:
+                signs, value = other, other_value
         if value < 0.0:
             # A bad cut that no single flip improves; the empty one is better.
             signs[:] = 1
@@ -257,6 +260,9 @@ class _Solver:
         if self._options.bound:
             bound = trivial_bound(self._graph)
             self._bound_certificate = "proven: the sum of the positive weights"
+            if value >= (1.0 - 1e-12) * bound:
+                # Equal but for rounding? Then it is optimal.
+                value = _exact_cut_value(self._csr, signs)
         incumbent = Incumbent(
             signs,
             value,

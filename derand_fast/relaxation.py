@@ -30,7 +30,8 @@ class ScaledGraph:
     """A graph with weights divided by a power of two, so that the largest lies in [1, 2).
 
     The division is exact (barring underflow of weights 2**-970 times the largest), and float32
-    kernels are safe from overflow.
+    kernels are safe from overflow. ``total_weight`` and ``positive_weight``, the sums of all and of
+    the positive weights, are in the caller's units and correctly rounded.
     """
 
     indptr: NDArray[np.int32] | NDArray[np.int64]
@@ -39,6 +40,7 @@ class ScaledGraph:
     weights32: NDArray[np.float32]
     scale: float
     total_weight: float
+    positive_weight: float
 
     @classmethod
     def of(cls, graph: CSRGraph) -> ScaledGraph:
@@ -49,9 +51,14 @@ class ScaledGraph:
         # Read-only like the graph's own arrays: kernels compile once for each combination.
         weights.flags.writeable = False
         weights32.flags.writeable = False
-        total = math.fsum(graph.weights.tolist()) / 2.0
         return cls(
-            graph.indptr, graph.indices, weights, weights32, math.ldexp(1.0, exponent), total
+            graph.indptr,
+            graph.indices,
+            weights,
+            weights32,
+            scale=math.ldexp(1.0, exponent),
+            total_weight=math.fsum(graph.weights.tolist()) / 2.0,
+            positive_weight=math.fsum(graph.weights[graph.weights > 0.0].tolist()) / 2.0,
         )
 
     @property

@@ -314,3 +314,24 @@ def chebyshev_contradiction(eps, norms, top, delta, error):
         for j in range(1, k + 1):
             right += (k - j + 1) * error * max(norms[:j]) / mpmath.cosh(j * angle)
         return q > right
+
+
+def spanning_forest_cut(indptr, indices, weights):
+    """Satisfy the edges of a breadth-first forest that grows from the lowest vertices."""
+    n = len(indptr) - 1
+    signs = {}
+    for root in range(n):
+        if root in signs:
+            continue
+        signs[root] = 1
+        level = [root]
+        while level:
+            following = []
+            for i in level:
+                for e in range(indptr[i], indptr[i + 1]):
+                    j = int(indices[e])
+                    if j not in signs:
+                        signs[j] = signs[i] * (-1 if weights[e] > 0 else 1)
+                        following.append(j)
+            level = following
+    return np.array([signs[i] for i in range(n)], dtype=np.int8)

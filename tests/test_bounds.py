@@ -539,7 +539,7 @@ def test_bandwidths_are_on_both_sides_of_a_panel():
 def test_factorisation_of_one_vertex():
     """No edges: positive definite if the number is positive."""
     empty = np.zeros(0)
-    graph = ScaledGraph(np.zeros(2, np.int32), empty.astype(np.int32), empty, empty, 1.0, 0.0)
+    graph = ScaledGraph(np.zeros(2, np.int32), empty.astype(np.int32), empty, empty, 1.0, 0.0, 0.0)
     factorisation = BandFactorisation(graph)
     assert factorisation.bandwidth == 0
     for value, positive in [(1e-300, True), (0.0, False), (-1.0, False)]:

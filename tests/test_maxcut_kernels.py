@@ -17,6 +17,7 @@ from derand_fast.kernels.maxcut import (
     one_flip_ascent,
     round_to_signs,
     sdp_dual,
+    spanning_forest_cut,
 )
 from derand_fast.kernels.simd import LANES
 
@@ -447,3 +448,31 @@ def test_kernels_can_be_called_from_compiled_code(pointer):
     np.testing.assert_array_equal(arrays[1], arrays_from_python[1])
     for array, expected in zip(arrays, arrays_from_python, strict=True):
         np.testing.assert_allclose(array, expected, rtol=0, atol=500 * UNIT32)
+
+
+# --- spanning forests -----------------------------------------------------------------------------
+
+
+def forest_signs(graph):
+    signs = np.empty(graph.n, np.int8)
+    spanning_forest_cut(*graph.arrays, signs, np.empty(graph.n, np.int32))
+    return signs
+
+
+@EVERY_GRAPH
+def test_spanning_forest_matches_twin(name):
+    graph = GRAPHS[name]
+    assert np.array_equal(forest_signs(graph), naive.spanning_forest_cut(*graph.arrays))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spanning_forest_satisfies_all_edges_of_a_balanced_graph(seed):
+    """Weights that a hidden cut satisfies all: positive across, negative within."""
+    rng = np.random.default_rng(seed)
+    hidden = random_signs(40, seed)
+    pairs = [pair for pair in itertools.combinations(range(40), 2) if rng.random() < 0.08]
+    edges = [(i, j, float(-hidden[i] * hidden[j] * rng.uniform(0.5, 2.0))) for i, j in pairs]
+    graph = Graph(40, edges)
+    signs = forest_signs(graph)
+    for i, j, weight in edges:
+        assert (signs[i] != signs[j]) == (weight > 0)
