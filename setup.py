@@ -42,7 +42,7 @@ class BuildPyWithDigest(build_py):
 
 
 setup(
-    packages=["derand_fast", "derand_fast.kernels"],
+    packages=["derand_fast", "derand_fast.kernels", "derand_fast.objectives"],
     package_dir={"derand_fast.kernels": "kernels"},
     package_data={
         "derand_fast": ["py.typed"],

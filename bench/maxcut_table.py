@@ -165,12 +165,14 @@ def anneal_rival(graph: CSRGraph, seconds: float, seeds: list[int]) -> list[floa
         signs[np.asarray(list(answer.variables), dtype=np.int64)] = answer.record.sample[0]
         return float(weights[signs[tails] != signs[heads]].sum())
 
-    begin = time.perf_counter()
-    solve(20, 0)
-    base = time.perf_counter()
-    solve(220, 0)
-    per_sweep = max((time.perf_counter() - base - (base - begin)) / 200, 1e-7)
-    sweeps = max(1, int((seconds - (base - begin)) / per_sweep))
+    # Sweeps that take a twentieth of the budget at least tell how many fill it.
+    sweeps, taken = 16, 0.0
+    while taken < 0.05 * seconds:
+        sweeps *= 2
+        begin = time.perf_counter()
+        solve(sweeps, 0)
+        taken = time.perf_counter() - begin
+    sweeps = max(1, int(sweeps * seconds / taken))
     return [solve(sweeps, seed) for seed in seeds]
 
 

@@ -281,9 +281,12 @@ class BandFactorisation:
         n = graph.n_vertices
         pattern = scipy.sparse.csr_array((graph.weights, graph.indices, graph.indptr), shape=(n, n))
         self._order = reverse_cuthill_mckee(pattern, symmetric_mode=True).astype(np.int64)
-        self._matrix = pattern[self._order][:, self._order].tocoo()
-        row, column = self._matrix.coords
-        self.bandwidth = int(np.abs(row - column).max(initial=0))
+        ordered = pattern[self._order][:, self._order].tocsc()
+        ordered.sort_indices()
+        # The lower triangle by columns, which the panels are cut from.
+        self._lower = scipy.sparse.csc_array(scipy.sparse.tril(ordered, -1, format="csc"))
+        columns = np.repeat(np.arange(n), np.diff(self._lower.indptr))
+        self.bandwidth = int((self._lower.indices - columns).max(initial=0))
         needed = 8.0 * n * min(self.bandwidth + _PANEL, n)
         limit = _half_of_memory() if memory_limit is None else memory_limit
         if needed > limit:
@@ -302,45 +305,43 @@ class BandFactorisation:
         """Factorise A + Diag(diagonal); None if the budget passes ``until`` first."""
         if not np.isfinite(diagonal).all():
             return False  # OpenBLAS reports success on NaN
-        panels = self._panels(diagonal[self._order])
-        starts = np.arange(0, len(diagonal), _PANEL)
-        for index, start in enumerate(starts):
-            panel = panels[index]
+        diagonal = diagonal[self._order]
+        starts = range(0, len(diagonal), _PANEL)
+        panels: dict[int, NDArray[np.float64]] = {}
+        for start in starts:
+            if budget.past(until):
+                return None
+            panel = panels.pop(start, None)
+            if panel is None:
+                panel = self._panel(start, diagonal)
             width = panel.shape[1]
             factor, info = dpotrf(panel[:width], lower=1)
             if info != 0:
                 return False
-            below = dtrsm(1.0, factor, panel[width:].T, lower=1).T if len(panel) > width else None
-            panels[index] = np.empty((0, 0))
-            if below is None:
+            if len(panel) == width:
                 continue
-            for later in range(index + 1, len(starts)):
-                offset = int(starts[later] - start) - width
-                if offset >= len(below):
-                    break
+            below = dtrsm(1.0, factor, panel[width:].T, lower=1).T
+            for later in range(start + width, start + len(panel), _PANEL):
                 if budget.past(until):
                     return None
-                rows = below[offset:]
+                if later not in panels:
+                    panels[later] = self._panel(later, diagonal)
+                rows = below[later - start - width :]
                 columns = rows[: panels[later].shape[1]]
                 panels[later][: len(rows), : len(columns)] -= rows @ columns.T
         return True
 
-    def _panels(self, diagonal: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        """Return the lower band as dense column panels of 256 columns."""
-        n = len(diagonal)
-        row, column = self._matrix.coords
-        data = self._matrix.data
-        panels = []
-        for start in range(0, n, _PANEL):
-            end = min(start + _PANEL, n)
-            last = min(end + self.bandwidth, n)
-            panel = np.zeros((last - start, end - start))
-            inside = (column >= start) & (column < end) & (row > column)
-            panel[row[inside] - start, column[inside] - start] = data[inside]
-            corner = np.arange(end - start)
-            panel[corner, corner] = diagonal[start:end]
-            panels.append(panel)
-        return panels
+    def _panel(self, start: int, diagonal: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return 256 columns of the lower band from the diagonal on, dense."""
+        end = min(start + _PANEL, len(diagonal))
+        panel = np.zeros((min(end + self.bandwidth, len(diagonal)) - start, end - start))
+        pointer = self._lower.indptr[start : end + 1]
+        entries = slice(pointer[0], pointer[-1])
+        column = np.repeat(np.arange(end - start), np.diff(pointer))
+        panel[self._lower.indices[entries] - start, column] = self._lower.data[entries]
+        corner = np.arange(end - start)
+        panel[corner, corner] = diagonal[start:end]
+        return panel
 
 
 def _half_of_memory() -> float:

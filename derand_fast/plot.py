@@ -1,4 +1,4 @@
-"""A picture of one call: the cut and its upper bound over time.
+"""Pictures of one call: the cut and its upper bound over time, or a descent past its saddles.
 
 Needs the ``plot`` extra (matplotlib). Figures are made without pyplot, so that no window opens, no
 backend is chosen for the caller and nothing is kept alive behind his back.
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_plot_path", "plot_history"]
+    from derand_fast.optimize.result import SOSPResult
+
+__all__ = ["check_plot_path", "plot_history", "plot_optimization"]
 
 _Rows = list[tuple[float, float, float | None]]
 
@@ -24,6 +26,13 @@ _CUT_COLOR = "tab:blue"
 _BOUND_COLOR = "tab:red"
 _SDP_COLOR = "tab:purple"
 _ROUNDING_COLOR = "tab:green"
+_VALUE_COLOR = "tab:blue"
+_GRADIENT_COLOR = "tab:orange"
+_CURVATURE_COLOR = "tab:purple"
+_WEIGHT_COLOR = "tab:green"
+_TARGET_COLOR = "tab:red"
+# Steps that leave a saddle.
+_ESCAPES = ("negative curvature", "perturbation")
 # Least height of the value axis, relative to the values: below it, only rounding errors differ.
 _LEAST_SPAN = 0.02
 
@@ -82,6 +91,80 @@ def plot_history(result: CutResult, path: str | os.PathLike[str] | None = None) 
     _annotate_gap(axes, result)
     _dress_axes(axes, result, rows)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    if path is not None:
+        figure.savefig(path, format=_suffix(path))
+    return figure
+
+
+def plot_optimization(result: SOSPResult, path: str | os.PathLike[str] | None = None) -> Figure:
+    """Plot a descent: value, gradient norm, curvature and, if there is a block W, its norm.
+
+    One panel each over the steps. Steps along negative curvature and perturbations are marked by
+    vertical lines; red dashed lines are the targets of gradient and curvature, and the bounds on
+    ||W||. Curvature is known where Lanczos ran; its certified lower bound stands at the last point.
+
+    Parameters
+    ----------
+    result : SOSPResult
+        What `pgd`, `hessian_descent` or `newton_cg` returned. A result of `certify` has no history
+        and shows its one point only if it has a row.
+    path : str or os.PathLike, optional
+        Save the figure there too, in the format that the suffix names.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Lines have the gids ``"fun"``, ``"gradient"``, ``"curvature"``, ``"weights"``.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the history is empty, or the suffix of path names no format that matplotlib can write.
+    OSError
+        If path cannot be written.
+
+    Notes
+    -----
+    O(rows of the history) time and memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from derand_fast.optimize import newton_cg
+    >>> class Quartic:
+    ...     n_params = 1
+    ...     def value_and_grad(self, x):
+    ...         return float(x[0]**4 / 4 - x[0]**2 / 2), x**3 - x
+    ...     def hvp(self, x, v):
+    ...         return (3.0 * x**2 - 1.0) * v
+    >>> figure = plot_optimization(newton_cg(Quartic(), np.zeros(1), rho=1e-6))
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['f', '||grad f||', 'lambda_min']
+    """
+    figure_type = _import_figure()
+    if path is not None:
+        check_plot_path(path)
+    if not result.history:
+        raise ValueError("the result has no history to plot; a descent has, certify has not")
+    has_weights = result.W_norm is not None
+    panels = 4 if has_weights else 3
+    figure = figure_type(figsize=(8.0, 2.0 * panels), dpi=150, layout="constrained")
+    all_axes = figure.subplots(panels, 1, sharex=True)
+    _draw_value(all_axes[0], result)
+    _draw_gradient(all_axes[1], result)
+    _draw_curvature(all_axes[2], result)
+    if has_weights:
+        _draw_weights(all_axes[3], result)
+    for axes in all_axes:
+        _mark_escapes(axes, result)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="best", frameon=False, fontsize="small")
+    all_axes[-1].set_xlabel("Step")
+    _title_optimization(all_axes[0], result)
     if path is not None:
         figure.savefig(path, format=_suffix(path))
     return figure
@@ -220,3 +303,92 @@ def _value_window(result: CutResult, rows: _Rows) -> tuple[float, float] | None:
     low = max(min(values), min(levels) - 0.5 * span)
     high = min(max(values), max(levels) + 0.5 * span)
     return low - 0.1 * span, high + 0.1 * span
+
+
+def _title_optimization(axes: Axes, result: SOSPResult) -> None:
+    verdict = "certified" if result.certified else "not certified"
+    axes.set_title(f"f = {result.fun:.8g}, {verdict}", loc="left", fontweight="bold", pad=22)
+    axes.text(
+        0.0,
+        1.05,
+        f"{result.method}, seed {result.seed}: {result.nit:,} steps, {result.n_escapes:,} escapes "
+        f"(dotted), {result.n_gradient_equivalents:,} gradient equivalents in "
+        f"{result.seconds:.3g} s",
+        transform=axes.transAxes,
+        color="0.35",
+    )
+
+
+def _draw_value(axes: Axes, result: SOSPResult) -> None:
+    _draw_column(axes, result, "fun", color=_VALUE_COLOR, gid="fun")
+    axes.set_ylabel("f")
+
+
+def _draw_gradient(axes: Axes, result: SOSPResult) -> None:
+    _draw_column(axes, result, "grad_norm", color=_GRADIENT_COLOR, gid="gradient")
+    _draw_target(axes, result.rho, f"rho = {result.rho:.3g}")
+    # An exact saddle has gradient 0, which a plain logarithmic axis cannot show.
+    axes.set_yscale("symlog", linthresh=result.rho)
+    axes.set_ylim(bottom=0.0)
+    axes.set_ylabel("||grad f||")
+
+
+def _draw_curvature(axes: Axes, result: SOSPResult) -> None:
+    known = [row for row in result.history if _is_finite(row.lambda_min)]
+    axes.plot(
+        [row.iteration for row in known],
+        [row.lambda_min for row in known],
+        color=_CURVATURE_COLOR,
+        marker="o",
+        ms=4,
+        lw=1.0,
+        gid="curvature",
+        label="smallest Ritz value",
+    )
+    if _is_finite(result.lambda_min_lower):
+        axes.plot(
+            [result.history[-1].iteration],
+            [result.lambda_min_lower],
+            color=_TARGET_COLOR,
+            marker="^",
+            ms=5,
+            ls="none",
+            label=f"certified at least {result.lambda_min_lower:.3g}",
+        )
+    _draw_target(axes, -result.curvature_tol, f"target {-result.curvature_tol:.3g}")
+    axes.set_yscale("symlog", linthresh=result.curvature_tol)
+    axes.set_ylabel("lambda_min")
+
+
+def _draw_weights(axes: Axes, result: SOSPResult) -> None:
+    _draw_column(axes, result, "W_norm", color=_WEIGHT_COLOR, gid="weights")
+    bounds = (
+        (result.collapse_bound, "bound by its own gradient", "--"),
+        (result.collapse_bound_apriori, "bound at any certified point", ":"),
+    )
+    for value, meaning, dashes in bounds:
+        if value is not None and value > 0.0:
+            axes.axhline(
+                value, color=_TARGET_COLOR, ls=dashes, lw=1.2, label=f"{meaning} ({value:.3g})"
+            )
+    norms = [row.W_norm for row in result.history if row.W_norm > 0.0]
+    if norms:
+        levels = [value for value, _, _ in bounds if value]
+        axes.set_yscale("symlog", linthresh=min(norms + levels))
+    axes.set_ylabel("||W||")
+
+
+def _draw_column(axes: Axes, result: SOSPResult, name: str, **style: Any) -> None:
+    steps = [row.iteration for row in result.history]
+    values = [getattr(row, name) for row in result.history]
+    axes.plot(steps, values, lw=1.6, marker="o", markevery=[0, -1], ms=3, **style)
+
+
+def _draw_target(axes: Axes, value: float, label: str) -> None:
+    axes.axhline(value, color=_TARGET_COLOR, ls="--", lw=1.2, label=label)
+
+
+def _mark_escapes(axes: Axes, result: SOSPResult) -> None:
+    steps = [row.iteration for row in result.history if row.step in _ESCAPES]
+    for step in steps:
+        axes.axvline(step, color="0.4", ls=":", lw=1.0, zorder=0, gid="escape")

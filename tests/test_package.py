@@ -5,6 +5,7 @@ import dataclasses
 import doctest
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import re
 import shutil
@@ -91,6 +92,16 @@ def test_unknown_names():
         derand_fast.min_cut  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'min_cut'"):
         exec("from derand_fast import min_cut")
+
+
+def test_every_subpackage_is_installed():
+    """A wheel holds what setup.py lists: compare with the source tree that these tests lie in."""
+    source = Path(__file__).parents[1] / "derand_fast"
+    if not source.is_dir():
+        pytest.skip("the tests lie outside a source tree")
+    for path in source.rglob("*.py"):
+        name = ".".join(path.relative_to(source.parent).with_suffix("").parts)
+        assert importlib.util.find_spec(name.removesuffix(".__init__")), f"{name} is missing"
 
 
 def test_is_typed():

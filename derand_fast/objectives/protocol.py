@@ -1,0 +1,261 @@
+"""What an optimiser may ask of an objective, and nothing else."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["BLOCK_NAMES", "Block", "Objective", "block_view", "check_objective", "pack"]
+
+FloatArray = NDArray[np.float64]
+
+BLOCK_NAMES = ("W", "b", "theta")
+_METHODS = ("value", "value_and_grad", "hvp")
+
+
+class Block(NamedTuple):
+    """A named part of the flat vector: ``x[slice].reshape(shape)``."""
+
+    slice: slice
+    shape: tuple[int, ...]
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A twice differentiable function of one flat float64 vector.
+
+    Nothing has to inherit from this class: whatever has these members is an objective.
+
+    Attributes
+    ----------
+    n_params : int
+        Length of x, at least 1.
+    lam : float
+        Optional. f contains lam ||W||_F^2.
+    blocks : mapping of str to Block
+        Optional. Which parts of x are "W", "b" and "theta"; none overlap.
+    bias_hessian : method
+        Optional. ``bias_hessian(x)`` is H_bb, the Hessian in the block "b" alone, (n_b, n_b): a
+        dense array, a scipy.sparse array or a ``LinearOperator``. For f = E[g(Wx + b)] +
+        lam ||W||_F^2 it contains no 2 lam I, and grad_W f = (H_bb + 2 lam I) W.
+
+    Notes
+    -----
+    The same x gives the same bits. Points need not be kept in memory: x may be overwritten between
+    calls. A value that overflows or is undefined comes back as infinity or NaN, not as an error.
+    """
+
+    n_params: int
+
+    def value(self, x: FloatArray, /) -> float:
+        """f(x)."""
+        ...
+
+    def value_and_grad(self, x: FloatArray, /) -> tuple[float, FloatArray]:
+        """f(x) and its gradient, a new (n_params,) array that the caller may overwrite."""
+        ...
+
+    def hvp(self, x: FloatArray, v: FloatArray, /) -> FloatArray:
+        """Hessian of f at x times v: linear and symmetric in v, a new (n_params,) array."""
+        ...
+
+
+def check_objective(objective: Any) -> int:
+    """Return ``n_params`` after a look at the members; nothing is called.
+
+    Parameters
+    ----------
+    objective : object
+        Anything that might be an `Objective`.
+
+    Returns
+    -------
+    int
+        Length of x.
+
+    Raises
+    ------
+    TypeError
+        If a method is missing or not callable, or ``n_params`` is not an integer; names it.
+    ValueError
+        If ``n_params`` is below 1, ``lam`` negative or not finite, or a block is not a part of x.
+
+    Examples
+    --------
+    >>> from derand_fast.objectives import check_objective
+    >>> check_objective(object())
+    Traceback (most recent call last):
+    TypeError: object is no objective: it lacks n_params, value, value_and_grad, hvp
+    """
+    kind = type(objective).__name__
+    missing = [name for name in ("n_params", *_METHODS) if not hasattr(objective, name)]
+    if missing:
+        raise TypeError(f"{kind} is no objective: it lacks {', '.join(missing)}")
+    optional = [name for name in ("bias_hessian",) if getattr(objective, name, None) is not None]
+    for name in (*_METHODS, *optional):
+        if not callable(getattr(objective, name)):
+            raise TypeError(f"{kind}.{name} must be a method, not {getattr(objective, name)!r}")
+    n_params = objective.n_params
+    if isinstance(n_params, bool) or not isinstance(n_params, int | np.integer):
+        raise TypeError(f"{kind}.n_params must be an integer, not {n_params!r}")
+    if n_params < 1:
+        raise ValueError(f"{kind}.n_params must be at least 1, got {n_params}")
+    lam = getattr(objective, "lam", None)
+    if lam is not None and not (math.isfinite(lam) and lam >= 0.0):
+        raise ValueError(f"{kind}.lam must be finite and not negative, got {lam}")
+    _check_blocks(kind, getattr(objective, "blocks", None) or {}, int(n_params))
+    return int(n_params)
+
+
+def _check_blocks(kind: str, blocks: Mapping[str, Block], n_params: int) -> None:
+    taken: list[tuple[int, int, str]] = []
+    for name, (part, shape) in blocks.items():
+        if name not in BLOCK_NAMES:
+            raise ValueError(f"{kind}.blocks may name {', '.join(BLOCK_NAMES)}, not {name!r}")
+        start, stop, step = part.indices(n_params)
+        if step != 1 or stop - start != math.prod(shape):
+            raise ValueError(
+                f"{kind}.blocks[{name!r}]: {part} of {n_params} is not of shape {shape}"
+            )
+        taken.append((start, stop, name))
+    taken.sort()
+    for (_, end, first), (start, _, second) in pairwise(taken):
+        if start < end:
+            raise ValueError(f"{kind}.blocks {first!r} and {second!r} overlap")
+
+
+def _block_of(objective: Any, name: str) -> Block:
+    blocks = getattr(objective, "blocks", None) or {}
+    if name not in blocks:
+        known = ", ".join(blocks) or "none"
+        raise ValueError(f"{type(objective).__name__} has no block {name!r}; it has: {known}")
+    return Block(*blocks[name])
+
+
+def block_view(objective: Any, x: FloatArray, name: str) -> FloatArray:
+    """Block ``name`` of x in its own shape: a view where x is contiguous, so writing changes x.
+
+    Parameters
+    ----------
+    objective : Objective
+        Names its blocks.
+    x : (n_params,) ndarray
+        A point, a gradient or a direction.
+    name : {"W", "b", "theta"}
+        Which block.
+
+    Returns
+    -------
+    ndarray
+        Of the block's shape.
+
+    Raises
+    ------
+    ValueError
+        If the objective has no such block, or x has another shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from derand_fast.objectives import MaxCutObjective, block_view
+    >>> f = MaxCutObjective((2, [(0, 1)], None), 1, tau=0.1, lam=0.5)
+    >>> block_view(f, np.arange(4.0), "W").tolist(), block_view(f, np.arange(4.0), "b").tolist()
+    ([[0.0], [1.0]], [2.0, 3.0])
+    """
+    part, shape = _block_of(objective, name)
+    if np.shape(x) != (objective.n_params,):
+        raise ValueError(f"x must have shape ({objective.n_params},), got {np.shape(x)}")
+    return x[part].reshape(shape)
+
+
+def pack(objective: Any, **blocks: ArrayLike) -> FloatArray:
+    """Lay named blocks out as one new flat vector; blocks not given are 0.
+
+    Parameters
+    ----------
+    objective : Objective
+        Names its blocks.
+    **blocks : array-like
+        Values by block name, each of the block's shape, or a number for all of its entries.
+
+    Returns
+    -------
+    (n_params,) ndarray of float64
+
+    Raises
+    ------
+    ValueError
+        If the objective has no such block or the shape differs.
+
+    Examples
+    --------
+    >>> from derand_fast.objectives import MaxCutObjective, pack
+    >>> f = MaxCutObjective((2, [(0, 1)], None), 1, tau=0.1, lam=0.5)
+    >>> pack(f, W=[[1.0], [-1.0]], b=0.5).tolist()
+    [1.0, -1.0, 0.5, 0.5]
+    """
+    x = np.zeros(objective.n_params)
+    for name, entries in blocks.items():
+        part, shape = _block_of(objective, name)
+        array = np.asarray(entries, dtype=np.float64)
+        if array.shape not in ((), shape):
+            raise ValueError(f"block {name!r} must have shape {shape}, got {array.shape}")
+        x[part] = array.ravel() if array.shape else array
+    return x
+
+
+# --------------------------------------------------------------------------------------------------
+# Checks that the objectives of this package share
+# --------------------------------------------------------------------------------------------------
+
+
+def flat_vector(name: str, vector: ArrayLike, size: int) -> FloatArray:
+    """Return a writeable contiguous float64 copy of a finite real vector of ``size`` entries.
+
+    A copy, so that kernels see one kind of array, whatever the caller holds, and compile once.
+    """
+    array = np.asarray(vector)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be real numbers, not {array.dtype}")
+    if array.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), got {array.shape}")
+    flat = np.array(array, dtype=np.float64)
+    if not np.isfinite(flat).all():
+        place = int(np.argmin(np.isfinite(flat)))
+        raise ValueError(f"{name} must be finite; {name}[{place}] is {flat[place]}")
+    return flat
+
+
+def finite_number(name: str, number: Any, least: float, most: float = math.inf) -> float:
+    """Return a finite float in [least, most]."""
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise TypeError(f"{name} must be a real number, not {number!r}")
+    if not (math.isfinite(number) and least <= float(number) <= most):
+        bounds = f"at least {least:g}" + ("" if most == math.inf else f" and at most {most:g}")
+        raise ValueError(f"{name} must be finite, {bounds}; got {number}")
+    return float(number)
+
+
+def whole_number(name: str, number: Any, least: int) -> int:
+    """Return an int that is at least ``least``."""
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
+        raise TypeError(f"{name} must be an integer, not {number!r}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return int(number)
+
+
+def thread_count(n_threads: int | None) -> int:
+    """Return the number of threads asked for, by default all cores this process may use."""
+    if n_threads is not None:
+        return whole_number("n_threads", n_threads, 1)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
