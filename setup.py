@@ -42,7 +42,12 @@ class BuildPyWithDigest(build_py):
 
 
 setup(
-    packages=["derand_fast", "derand_fast.kernels", "derand_fast.objectives"],
+    packages=[
+        "derand_fast",
+        "derand_fast.kernels",
+        "derand_fast.objectives",
+        "derand_fast.optimize",
+    ],
     package_dir={"derand_fast.kernels": "kernels"},
     package_data={
         "derand_fast": ["py.typed"],

@@ -11,18 +11,49 @@ if TYPE_CHECKING:
     from derand_fast.graphs import as_graph as as_graph
     from derand_fast.incumbent import SearchState as SearchState
     from derand_fast.maxcut import max_cut as max_cut
+    from derand_fast.objectives import GaussianExpectation as GaussianExpectation
+    from derand_fast.objectives import GaussianFunction as GaussianFunction
+    from derand_fast.objectives import MaxCutObjective as MaxCutObjective
+    from derand_fast.optimize import SOSPResult as SOSPResult
+    from derand_fast.optimize import certify as certify
+    from derand_fast.optimize import hessian_descent as hessian_descent
+    from derand_fast.optimize import newton_cg as newton_cg
+    from derand_fast.optimize import pgd as pgd
     from derand_fast.results import CutResult as CutResult
     from derand_fast.results import HistoryRow as HistoryRow
 
 _HOME = {
     "CSRGraph": "graphs",
     "CutResult": "results",
+    "GaussianExpectation": "objectives",
+    "GaussianFunction": "objectives",
     "HistoryRow": "results",
+    "MaxCutObjective": "objectives",
+    "SOSPResult": "optimize",
     "SearchState": "incumbent",
     "as_graph": "graphs",
+    "certify": "optimize",
+    "hessian_descent": "optimize",
     "max_cut": "maxcut",
+    "newton_cg": "optimize",
+    "pgd": "optimize",
 }
-__all__ = ["CSRGraph", "CutResult", "HistoryRow", "SearchState", "as_graph", "max_cut"]
+__all__ = [
+    "CSRGraph",
+    "CutResult",
+    "GaussianExpectation",
+    "GaussianFunction",
+    "HistoryRow",
+    "MaxCutObjective",
+    "SOSPResult",
+    "SearchState",
+    "as_graph",
+    "certify",
+    "hessian_descent",
+    "max_cut",
+    "newton_cg",
+    "pgd",
+]
 
 
 def __getattr__(name: str) -> Any:

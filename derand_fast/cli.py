@@ -29,6 +29,8 @@ __all__ = ["main"]
 
 _PROGRAM = "derand-fast"
 _OK, _BAD_INPUT, _NOT_WRITTEN, _INTERRUPTED = 0, 2, 3, 130
+# As in derand_fast.maxcut, which is not imported before the arguments are read.
+_METHODS = ("anneal", "newton-cg", "hessian-descent", "pgd")
 _BOUNDS: dict[str, bool | Literal["proof"]] = {"on": True, "off": False, "proof": "proof"}
 
 _DESCRIPTION = """\
@@ -153,6 +155,12 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="stop the search after S seconds; reading FILE is not included",
     )
+    add(
+        "--method",
+        choices=_METHODS,
+        default="anneal",
+        help="anneal (default, the best cuts), or a descent to a certified stationary point",
+    )
     add("--sweeps", metavar="N", type=int, help="annealing sweeps, all searches together")
     add("--seed", metavar="N", type=int, default=0, help="seed of the search (default: 0)")
     add("--threads", metavar="N", type=int, help="threads at work (default: all usable cores)")
@@ -233,6 +241,7 @@ def _solve(graph: CSRGraph, arguments: argparse.Namespace) -> CutResult:
         return max_cut(
             graph,
             time_limit=arguments.time_limit,
+            method=arguments.method,
             sweeps=arguments.sweeps,
             seed=arguments.seed,
             n_threads=arguments.threads,

@@ -26,12 +26,13 @@ from derand_fast.bounds import (
 from derand_fast.budget import Budget
 from derand_fast.graphs import CSRGraph, as_graph
 from derand_fast.incumbent import Incumbent, SearchState
+from derand_fast.optimize.result import SOSPResult, Status
 from derand_fast.relaxation import Relaxation, ScaledGraph, default_rank
 from derand_fast.results import CutResult
 
 __all__ = ["max_cut"]
 
-METHODS = ("anneal",)
+METHODS = ("anneal", "pgd", "hessian-descent", "newton-cg")
 # Without sweeps and time_limit: about six seconds of one thread, but not less than 200 sweeps.
 _DEFAULT_EDGE_UPDATES = 1.2e9
 _DEFAULT_SWEEPS = (200, 6000)
@@ -96,17 +97,21 @@ def max_cut(
         Undirected; see `derand_fast.graphs.as_graph`. Weights may be negative.
     weight : str or None
         Edge attribute of a networkx graph; absent means 1, None means all 1.
-    method : {"anneal"}
-        Annealed derandomization with reheats.
+    method : {"anneal", "newton-cg", "hessian-descent", "pgd"}
+        "anneal", annealed derandomization with reheats, finds the best cuts. The others follow the
+        smoothed objective of the paper from the relaxation's vectors, a strict saddle, down to a
+        second-order stationary point, where the vectors' part W has collapsed and the signs of the
+        biases are the cut; ``certificate`` says what is certified there.
     rank : int, optional
-        Length of the relaxation's vectors; by default ceil(sqrt(2 n)) + 1, but 64 at the most.
+        Length of the relaxation's vectors; by default ceil(sqrt(2 n)) + 1, but 64 at the most. The
+        descents project these to 8 dimensions unless a rank is given.
     time_limit : float, optional
         Seconds for the whole call, reading included. The call returns within 5 % + 50 ms of it
         (once compiled), with the best so far.
     sweeps : int, optional
         Annealing sweeps of all searches together. The result then depends on the seed only, not on
         time or threads. By default, without a time limit: 6000, or fewer on large graphs
-        (1.2e9 / (2 m), at least 200).
+        (1.2e9 / (2 m), at least 200). For method="anneal" only.
     seed : int
         Non-negative.
     n_threads : int, optional
@@ -211,6 +216,7 @@ class _Solver:
             self._proof = BandFactorisation(self._graph) if options.bound == "proof" else None
             self._local_search = LocalSearch(self._graph)
             self._bound_certificate: str | None = None
+            self._certificate: SOSPResult | None = None
             self._relaxation: Relaxation | None = None
             self._sdp_value: float | None = None
             self._expected_cut: float | None = None
@@ -220,10 +226,11 @@ class _Solver:
     def solve(self) -> CutResult:
         """Run the phases; an interrupt ends them early and keeps what is found."""
         try:
-            if self._options.bound:
+            descends = self._options.method != "anneal"
+            if self._options.bound or descends:
                 self._solve_relaxation()
             with self._budget.phase("search"):
-                self._search()
+                self._descend() if descends else self._search()
         except KeyboardInterrupt:
             self._budget.stop("interrupted")
         finally:
@@ -276,8 +283,8 @@ class _Solver:
         return incumbent
 
     def _progress_bar(self) -> Any | None:
-        if not self._options.progress:
-            return None
+        if not self._options.progress or self._options.method != "anneal":
+            return None  # a descent shows its own
         from tqdm import tqdm
 
         if self._sweeps is None:
@@ -301,6 +308,8 @@ class _Solver:
             last = relaxation.sweeps >= _MAX_SDP_SWEEPS or budget.past(
                 budget.share(_RELAXATION_SHARE)
             )
+            if not self._options.bound:
+                break
             with budget.phase("bound"):
                 done = self._certify(dual, FAILURE_PROBABILITY * 2.0**-attempt, last)
             if done or last:
@@ -401,6 +410,31 @@ class _Solver:
             incumbent=self._incumbent,
         ).run()
 
+    def _descend(self) -> None:
+        """Follow the smoothed objective from the relaxation to a certified point."""
+        if self._budget.expired or self._relaxation is None:
+            return
+        from derand_fast.descent import descend
+
+        def offer(signs: NDArray[np.int8]) -> None:
+            candidate = signs.copy()
+            self._incumbent.offer(candidate, self._local_search.improve(candidate))
+            self._incumbent.report("search")
+
+        self._certificate = descend(
+            self._options.method,
+            self._graph,
+            self._relaxation.rows,
+            full_rank=self._options.rank is not None,
+            seed=self._options.seed,
+            n_threads=self._options.n_threads,
+            budget=self._budget,
+            progress=self._options.progress,
+            on_step=offer,
+        )
+        if self._certificate.status == Status.INTERRUPTED:
+            self._budget.stop("interrupted")
+
     def _keep_promise(self) -> None:
         """Round the relaxation until the cut is no worse than the expectation of doing so."""
         if self._relaxation is None:
@@ -450,11 +484,14 @@ class _Solver:
             message=self._message(),
             sweeps=incumbent.sweeps,
             bound_certificate=self._bound_certificate,
+            certificate=self._certificate,
         )
 
     def _message(self) -> str:
         if self._budget.stop_reason is not None:
             return self._budget.stop_reason
+        if self._certificate is not None:
+            return self._certificate.message
         if self._sweeps is None or self._incumbent.sweeps < self._sweeps - 1:
             return "time limit reached"
         return f"all {self._incumbent.sweeps} sweeps done"
@@ -549,6 +586,8 @@ def _check_options(
         bound = bool(bound)
     if not (isinstance(bound, bool) or (isinstance(bound, str) and bound == "proof")):
         raise ValueError(f"bound must be True, False or 'proof', not {bound!r}")
+    if sweeps is not None and method != "anneal":
+        raise ValueError(f"sweeps is {sweeps!r}, but method {method!r} has no annealing sweeps")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, not {callback!r}")
     if time_limit is not None:

@@ -106,8 +106,7 @@ def plot_optimization(result: SOSPResult, path: str | os.PathLike[str] | None = 
     Parameters
     ----------
     result : SOSPResult
-        What `pgd`, `hessian_descent` or `newton_cg` returned. A result of `certify` has no history
-        and shows its one point only if it has a row.
+        What `pgd`, `hessian_descent` or `newton_cg` returned; `certify` leaves no history.
     path : str or os.PathLike, optional
         Save the figure there too, in the format that the suffix names.
 
@@ -328,8 +327,8 @@ def _draw_gradient(axes: Axes, result: SOSPResult) -> None:
     _draw_column(axes, result, "grad_norm", color=_GRADIENT_COLOR, gid="gradient")
     _draw_target(axes, result.rho, f"rho = {result.rho:.3g}")
     # An exact saddle has gradient 0, which a plain logarithmic axis cannot show.
-    axes.set_yscale("symlog", linthresh=result.rho)
-    axes.set_ylim(bottom=0.0)
+    axes.set_yscale("symlog", linthresh=_next_power(result.rho))
+    axes.set_ylim(0.0, 3.0 * max(result.rho, *(row.grad_norm for row in result.history)))
     axes.set_ylabel("||grad f||")
 
 
@@ -341,7 +340,7 @@ def _draw_curvature(axes: Axes, result: SOSPResult) -> None:
         color=_CURVATURE_COLOR,
         marker="o",
         ms=4,
-        lw=1.0,
+        ls="none",
         gid="curvature",
         label="smallest Ritz value",
     )
@@ -356,7 +355,8 @@ def _draw_curvature(axes: Axes, result: SOSPResult) -> None:
             label=f"certified at least {result.lambda_min_lower:.3g}",
         )
     _draw_target(axes, -result.curvature_tol, f"target {-result.curvature_tol:.3g}")
-    axes.set_yscale("symlog", linthresh=result.curvature_tol)
+    axes.set_yscale("symlog", linthresh=_next_power(result.curvature_tol))
+    axes.margins(y=0.15)
     axes.set_ylabel("lambda_min")
 
 
@@ -371,10 +371,8 @@ def _draw_weights(axes: Axes, result: SOSPResult) -> None:
             axes.axhline(
                 value, color=_TARGET_COLOR, ls=dashes, lw=1.2, label=f"{meaning} ({value:.3g})"
             )
-    norms = [row.W_norm for row in result.history if row.W_norm > 0.0]
-    if norms:
-        levels = [value for value, _, _ in bounds if value]
-        axes.set_yscale("symlog", linthresh=min(norms + levels))
+    if any(row.W_norm > 0.0 for row in result.history):
+        axes.set_yscale("log", nonpositive="mask")
     axes.set_ylabel("||W||")
 
 
@@ -384,11 +382,17 @@ def _draw_column(axes: Axes, result: SOSPResult, name: str, **style: Any) -> Non
     axes.plot(steps, values, lw=1.6, marker="o", markevery=[0, -1], ms=3, **style)
 
 
+def _next_power(value: float) -> float:
+    """Smallest power of ten that is not below the value: the ticks then keep apart."""
+    return 10.0 ** math.ceil(math.log10(value))
+
+
 def _draw_target(axes: Axes, value: float, label: str) -> None:
     axes.axhline(value, color=_TARGET_COLOR, ls="--", lw=1.2, label=label)
 
 
 def _mark_escapes(axes: Axes, result: SOSPResult) -> None:
-    steps = [row.iteration for row in result.history if row.step in _ESCAPES]
+    # A row belongs to the point its step led to; the saddle is one step before.
+    steps = [row.iteration - 1 for row in result.history if row.step in _ESCAPES]
     for step in steps:
         axes.axvline(step, color="0.4", ls=":", lw=1.0, zorder=0, gid="escape")

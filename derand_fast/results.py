@@ -6,12 +6,22 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from derand_fast.optimize.result import SOSPResult
+
 __all__ = ["CutResult", "HistoryRow"]
+
+
+# Of a second-order certificate, what goes into JSON.
+_CERTIFICATE_FIELDS = (
+    *("certified", "message", "fun", "rho", "grad_norm", "curvature_tol", "lambda_min"),
+    *("lambda_min_lower", "delta", "n_escapes", "W_norm", "collapse_bound", "nit", "nhev"),
+)
 
 
 class HistoryRow(NamedTuple):
@@ -53,6 +63,9 @@ class CutResult:
         Annealing sweeps done, all searches together.
     bound_certificate : str or None
         What is proven about ``upper_bound``, and with which probability.
+    certificate : SOSPResult or None
+        Of the descents to second-order stationary points: where they ended, and what is certified
+        there. None for method "anneal".
     """
 
     cut_value: float
@@ -68,6 +81,7 @@ class CutResult:
     message: str
     sweeps: int
     bound_certificate: str | None = field(default=None)
+    certificate: SOSPResult | None = field(default=None)
 
     @property
     def gap(self) -> float | None:
@@ -100,6 +114,8 @@ class CutResult:
         lines.append(f"method   {self.method}, seed {self.seed}: {self.message}")
         if self.bound_certificate is not None:
             lines.append(f"proven   {self.bound_certificate}")
+        if self.certificate is not None:
+            lines.extend(f"  {line}" for line in str(self.certificate).splitlines())
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +126,10 @@ class CutResult:
         fields["history"] = [list(row) for row in self.history]
         fields["seconds"] = dict(self.seconds)
         fields["gap"] = None if self.gap == math.inf else self.gap
+        if self.certificate is not None:
+            fields["certificate"] = {
+                name: _plain(self.certificate[name]) for name in _CERTIFICATE_FIELDS
+            }
         return fields
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:

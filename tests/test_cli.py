@@ -122,6 +122,7 @@ def test_default_options(run, solver, rudy):
     run(rudy)
     assert solver.options == {
         "time_limit": None,
+        "method": "anneal",
         "sweeps": None,
         "seed": 0,
         "n_threads": None,
@@ -131,10 +132,13 @@ def test_default_options(run, solver, rudy):
 
 
 def test_all_options(run, solver, rudy):
-    arguments = "--time-limit 2.5 --sweeps 7 --seed 3 --threads 2 --bound proof --progress"
+    arguments = (
+        "--time-limit 2.5 --method pgd --sweeps 7 --seed 3 --threads 2 --bound proof --progress"
+    )
     assert run(rudy, *arguments.split())[0] == 0
     assert solver.options == {
         "time_limit": 2.5,
+        "method": "pgd",
         "sweeps": 7,
         "seed": 3,
         "n_threads": 2,
