@@ -501,7 +501,9 @@ def test_command_module_loads_nothing_heavy():
         "heavy = {'numpy', 'scipy', 'numba', 'networkx', 'matplotlib', 'tqdm'} & set(sys.modules); "
         "sys.exit(' '.join(heavy))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60
+    )
     assert done.stderr.strip() == ""
 
 

@@ -183,7 +183,8 @@ def test_import_is_light():
         "heavy = {'numba', 'numpy', 'scipy', 'networkx', 'llvmlite', 'matplotlib', 'tqdm'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
         "derand_fast.__version__\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        "print(sorted(heavy & set(sys.modules)))",
+        "-P",
     )
     assert (done.returncode, done.stdout.split("\n")[:2], done.stderr) == (0, ["[]", "[]"], "")
 
@@ -193,7 +194,8 @@ def test_solver_does_not_import_the_extras():
         "import sys\n"
         "from derand_fast import max_cut\n"
         "max_cut((3, [(0, 1), (1, 2)], None), sweeps=4)\n"
-        "print(sorted({'matplotlib', 'tqdm', 'pandas'} & set(sys.modules)))"
+        "print(sorted({'matplotlib', 'tqdm', 'pandas'} & set(sys.modules)))",
+        "-P",
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 

@@ -29,6 +29,7 @@ def make_result(**changes):
         "message": "all 1234 sweeps done",
         "sweeps": 1234,
         "bound_certificate": "proven: by hand",
+        "certificate": None,
     }
     return CutResult(**(fields | changes))
 
@@ -163,6 +164,7 @@ def test_to_dict():
         "message": "all 1234 sweeps done",
         "sweeps": 1234,
         "bound_certificate": "proven: by hand",
+        "certificate": None,
     }
 
 
