@@ -50,17 +50,25 @@ cdef struct LanczosState:
     double* basis            # rows of length n: q_0, q_1, ...
     double* alpha
     double* beta
+    double* omega            # estimates of q_j'q_k and q_j'q_{k-1}, by turns
     double* scratch
     # Progress and results.
     Py_ssize_t steps         # rows whose product is done
     Py_ssize_t products
+    Py_ssize_t last_check
     Py_ssize_t next_check
+    double last_residual     # at the last check
     bint have_start
     int blocks               # Krylov blocks begun (1 + restarts after a breakdown)
     Py_ssize_t block_start[LANCZOS_MAX_BLOCKS + 1]
     double block_beta[LANCZOS_MAX_BLOCKS]
     double block_ritz[LANCZOS_MAX_BLOCKS]
     double coupling          # sum of the betas taken for zero at breakdowns
+    bint reorthogonalise     # the next row must be made orthogonal to all rows
+    double noise             # what one step adds to the estimates, relative to `scale`
+    double loss_squared      # largest measured ||Q'q||^2 of a row q and all Q before it, or u
+    Py_ssize_t measured      # row of the last measurement
+    unsigned long long generator  # of the signs in the estimates
     double scale             # bound on the norm of the tridiagonal matrix
     double best_lower        # best certified bound of the finished blocks
     double ritz_value
