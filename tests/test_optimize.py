@@ -680,7 +680,11 @@ def test_options_of_newton_cg():
     for bad in ({"zeta": 0.0}, {"zeta": 1.0}, {"forcing": -0.1}, {"forcing": 1.0}):
         with pytest.raises(ValueError, match="must be in"):
             newton_cg(PlanarSaddle(), np.zeros(2), rho=1e-3, **bad)
-    assert newton_cg(PlanarSaddle(), [0.3, 0.2], rho=1e-8, forcing=0.0).success
+    for bad in (0.0, 1.1):
+        with pytest.raises(ValueError, match=r"least_damping must be in \(0, 1\]"):
+            newton_cg(PlanarSaddle(), np.zeros(2), rho=1e-3, least_damping=bad)
+    published = {"forcing": 0.0, "least_damping": 1.0}
+    assert newton_cg(PlanarSaddle(), [0.3, 0.2], rho=1e-8, **published).success
 
 
 def test_start_is_not_written_to_and_lists_and_integers_serve():

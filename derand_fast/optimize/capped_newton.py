@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from derand_fast.kernels.lanczos import LanczosResult
 from derand_fast.optimize.capped_cg import capped_cg
 from derand_fast.optimize.hessian_steps import leads_down
-from derand_fast.optimize.line_search import curvature_step, newton_step
+from derand_fast.optimize.line_search import NewtonStep, curvature_step, newton_step
 from derand_fast.optimize.result import SOSPResult
 from derand_fast.optimize.run import Run, optimise, start_run
 from derand_fast.optimize.scipy_bridge import ScipyKeywords
@@ -37,6 +37,7 @@ def newton_cg(
     progress: bool = False,
     zeta: float = 0.5,
     forcing: float = 0.1,
+    least_damping: float = 1.0 / 16.0,
     **scipy_keywords: Unpack[ScipyKeywords],
 ) -> SOSPResult:
     """Minimise by damped Newton steps from capped conjugate gradients.
@@ -80,7 +81,12 @@ def newton_cg(
         Show a tqdm bar (extra ``progress``).
     zeta, forcing : float
         Accuracy of conjugate gradients, in [0, 1): ||r|| <= zeta curvature_tol ||d|| / 2, or
-        ||r|| <= forcing ||g||. ``forcing=0`` is the published method.
+        ||r|| <= forcing ||g||.
+    least_damping : float
+        In (0, 1]. While unit steps succeed and the damping outweighs the curvature they meet, it
+        falls from 2 curvature_tol by factors of 4 to this share of it; any other step restores it.
+        The complexity keeps its exponents, its constant grows by least_damping^-3 at worst.
+        ``forcing=0, least_damping=1`` is nearest to the published method.
     **scipy_keywords
         jac, hess, hessp, bounds, constraints, tol, maxiter, disp, as `scipy.optimize.minimize`
         passes them. jac must be a function or True. Without hess and hessp the products are
@@ -136,6 +142,8 @@ def newton_cg(
     for name, value in (("zeta", zeta), ("forcing", forcing)):
         if not 0.0 <= value < 1.0 or (name == "zeta" and value == 0.0):
             raise ValueError(f"{name} must be in [0, 1) and zeta not 0, got {value}")
+    if not 0.0 < least_damping <= 1.0:
+        raise ValueError(f"least_damping must be in (0, 1], got {least_damping}")
     run = start_run(
         "newton_cg",
         objective,
@@ -153,13 +161,14 @@ def newton_cg(
         callback=callback,
         progress=progress,
     )
-    return optimise(run, lambda run: _descend(run, zeta, forcing))
+    return optimise(run, lambda run: _descend(run, zeta, forcing, least_damping))
 
 
-def _descend(run: Run, zeta: float, forcing: float) -> LanczosResult:
+def _descend(run: Run, zeta: float, forcing: float, least_damping: float) -> LanczosResult:
     options = run.options
     norm_bound = options.grad_lipschitz or 0.0
     scale = run.first_curvature_scale()
+    eps = options.curvature_tol
     while True:
         if run.point.grad_norm <= options.rho:
             found = run.certificate(0.5 * options.curvature_tol)
@@ -173,15 +182,24 @@ def _descend(run: Run, zeta: float, forcing: float) -> LanczosResult:
         step = capped_cg(
             lambda v, x=x: run.evaluator.product(x, v),  # type: ignore[misc]
             run.point.grad,
-            options.curvature_tol,
+            eps,
             zeta=zeta,
             forcing=forcing,
             norm_bound=norm_bound,
         )
         norm_bound = step.norm_bound
         if math.isnan(step.curvature):
-            run.accept(newton_step(run, step.direction), "newton")
+            accepted = newton_step(run, step.direction, eps)
+            eps = _next_damping(accepted, eps, options.curvature_tol, least_damping)
+            run.accept(accepted.point, "newton")
         else:
             unit = step.direction / norm(step.direction)
             point, scale = curvature_step(run, unit, -step.curvature, scale)
+            eps = options.curvature_tol
             run.accept(point, "negative curvature")
+
+
+def _next_damping(accepted: NewtonStep, eps: float, largest: float, least_share: float) -> float:
+    if accepted.shortened:
+        return largest
+    return max(0.25 * eps, least_share * largest) if accepted.damped else eps

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from derand_fast.optimize.evaluation import Point
 from derand_fast.optimize.run import Run
 from derand_fast.optimize.vectors import Vector, dot, norm
 
-__all__ = ["curvature_step", "gradient_step", "newton_step"]
+__all__ = ["NewtonStep", "curvature_step", "gradient_step", "newton_step"]
 
 # A descent step of at most 1/L lowers f by at least 1/2 step ||g||^2; the rest is for rounding.
 _GRADIENT_SHARE = 0.4
@@ -74,32 +76,40 @@ def _lengthened(
     return best, length
 
 
-def newton_step(run: Run, direction: Vector) -> Point:
+class NewtonStep(NamedTuple):
+    """Where a Newton step led; ``damped``: the damping outweighed the curvature along it."""
+
+    point: Point
+    shortened: bool
+    damped: bool
+
+
+def newton_step(run: Run, direction: Vector, eps: float) -> NewtonStep:
     """Return a point x + a d, a = 2^-j, that passes the cubic or the linear test, or beyond.
 
-    The cubic test f(x) - f >= (0.1/6) a^3 ||d||^3 gives the complexity of Royer, O'Neill and
-    Wright. It has a scale, that of K; the linear one, f(x) - f >= 1e-4 a |g'd|, has none. As
-    |g'd| >= eps_H ||d||^2 for a capped-CG step, either of them yields order eps_H^3 for steps of
-    length eps_H, which is all that the complexity asks.
+    d is from capped CG with damping 2 eps. The cubic test f(x) - f >= (0.1/6) a^3 ||d||^3 gives the
+    complexity of Royer, O'Neill and Wright. It has a scale, that of K; the linear one,
+    f(x) - f >= 1e-4 a |g'd|, has none. As |g'd| >= eps ||d||^2 for a capped-CG step, either of them
+    yields order eps^3 for steps of length eps, which is all that the complexity asks.
 
-    Where the damping 2 eps_H outweighs the curvature d'Hd > 0, the minimiser along d of the
-    quadratic model, at a = 1 + 2 eps_H ||d||^2 / d'Hd, is beyond 2: then a doubles while both f and
-    ||g|| fall. Both are then below those of the unit step, so that nothing of the analysis is lost.
+    Where the damping outweighs the curvature d'Hd > 0, the minimiser along d of the quadratic
+    model, at a = 1 + 2 eps ||d||^2 / d'Hd, is beyond 2: then a doubles while both f and ||g|| fall.
+    Both are then below those of the unit step, so that nothing of the analysis is lost.
     """
     start = run.point
     slope = abs(dot(start.grad, direction))
     length = norm(direction)
     cube = length * length * length
+    # g'd = -(d'Hd + 2 eps ||d||^2) by the Galerkin property of conjugate gradients.
+    damped = slope < 4.0 * eps * length * length
     fraction = 1.0
     for halvings in range(_HALVINGS):
         trial = run.evaluator.point(start.x + fraction * direction)
         cubic = _CUBIC_SHARE / 6.0 * fraction**3 * cube
         if run.decrease(trial) >= min(cubic, _LINEAR_SHARE * fraction * slope):
-            damping = 2.0 * run.options.curvature_tol * length * length
-            # g'd = -(d'Hd + damping) by the Galerkin property of conjugate gradients.
-            if halvings == 0 and slope < 2.0 * damping:
+            if damped and halvings == 0:
                 trial = _prolonged(run, direction, trial)
-            return trial
+            return NewtonStep(trial, halvings > 0, damped)
         fraction *= 0.5
     raise run.no_decrease("Newton direction")
 

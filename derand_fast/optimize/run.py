@@ -47,6 +47,8 @@ __all__ = ["Run", "optimise", "start_run"]
 
 # Sums of up to a million terms of the size of f carry about sqrt(1e6) units in the last place.
 _VALUE_NOISE = 1e3 * float(np.finfo(np.float64).eps)
+# Where f falls to nearly 0, it may still be the difference of sums of the size of f at the start.
+_START_NOISE = 10.0 * float(np.finfo(np.float64).eps)
 # Rows kept before every second gradient step is dropped.
 _HISTORY_ROWS = 20_000
 # Products of the power iteration that makes the first guess of the gradient-Lipschitz constant.
@@ -129,7 +131,7 @@ class Run:
         self.n_steps = 0
         self.n_escapes = 0
         self._rejected = 0
-        self._noise = _VALUE_NOISE * abs(self.point.fun)
+        self._noise = _START_NOISE * abs(self.point.fun)
         self._lowest = self.point
         self._found: tuple[Point, LanczosResult] | None = None
         self._history = _History()
