@@ -310,9 +310,9 @@ def _title_optimization(axes: Axes, result: SOSPResult) -> None:
     axes.text(
         0.0,
         1.05,
-        f"{result.method}, seed {result.seed}: {result.nit:,} steps, {result.n_escapes:,} escapes "
-        f"(dotted), {result.n_gradient_equivalents:,} gradient equivalents in "
-        f"{result.seconds:.3g} s",
+        f"{result.method}, seed {result.seed}: {result.nit:,} steps (dotted: negative curvature or "
+        f"perturbation), {result.n_escapes:,} escapes, "
+        f"{result.n_gradient_equivalents:,} gradient equivalents, {result.seconds:.3g} s",
         transform=axes.transAxes,
         color="0.35",
     )
