@@ -162,7 +162,7 @@ def plot_optimization(result: SOSPResult, path: str | os.PathLike[str] | None = 
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best", frameon=False, fontsize="small")
-    all_axes[-1].set_xlabel("Step")
+    all_axes[-1].set_xlabel("Step (dotted: along negative curvature, or a perturbation)")
     _title_optimization(all_axes[0], result)
     if path is not None:
         figure.savefig(path, format=_suffix(path))
@@ -310,9 +310,8 @@ def _title_optimization(axes: Axes, result: SOSPResult) -> None:
     axes.text(
         0.0,
         1.05,
-        f"{result.method}, seed {result.seed}: {result.nit:,} steps (dotted: negative curvature or "
-        f"perturbation), {result.n_escapes:,} escapes, "
-        f"{result.n_gradient_equivalents:,} gradient equivalents, {result.seconds:.3g} s",
+        f"{result.method}, seed {result.seed}: {result.nit:,} steps, {result.n_escapes:,} escapes, "
+        f"{result.n_gradient_equivalents:,} gradient equivalents in {result.seconds:.3g} s",
         transform=axes.transAxes,
         color="0.35",
     )
