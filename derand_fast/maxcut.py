@@ -6,8 +6,6 @@ import functools
 import importlib.util
 import math
 import numbers
-import operator
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,11 +22,13 @@ from derand_fast.bounds import (
     trivial_bound,
 )
 from derand_fast.budget import Budget
+from derand_fast.checks import whole_number
 from derand_fast.graphs import CSRGraph, as_graph
 from derand_fast.incumbent import Incumbent, SearchState
 from derand_fast.optimize.result import SOSPResult, Status
 from derand_fast.relaxation import Relaxation, ScaledGraph, default_rank
 from derand_fast.results import CutResult
+from derand_fast.threads import thread_count
 
 __all__ = ["max_cut"]
 
@@ -599,30 +599,11 @@ def _check_options(
         raise ImportError('progress=True needs tqdm: pip install "derand-fast[progress]"')
     return _Options(
         method=method,
-        rank=None if rank is None else _whole("rank", rank, 1),
-        sweeps=None if sweeps is None else _whole("sweeps", sweeps, 1),
-        seed=_whole("seed", seed, 0),
-        n_threads=_usable_cores() if n_threads is None else _whole("n_threads", n_threads, 1),
+        rank=None if rank is None else whole_number("rank", rank, 1),
+        sweeps=None if sweeps is None else whole_number("sweeps", sweeps, 1),
+        seed=whole_number("seed", seed, 0),
+        n_threads=thread_count(n_threads),
         bound=bound,
         progress=bool(progress),
         callback=callback,
     )
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    """Check an integer argument."""
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name} is {number}; it must be at least {least}")
-    return number
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

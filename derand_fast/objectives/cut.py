@@ -15,15 +15,11 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
+from derand_fast.checks import finite_number, flat_vector, whole_number
 from derand_fast.graphs import CSRGraph, as_graph
 from derand_fast.kernels import smoothed_cut
-from derand_fast.objectives.protocol import (
-    Block,
-    finite_number,
-    flat_vector,
-    thread_count,
-    whole_number,
-)
+from derand_fast.objectives.protocol import Block
+from derand_fast.threads import thread_count
 
 __all__ = ["MaxCutObjective"]
 

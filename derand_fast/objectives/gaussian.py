@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from numba.extending import is_jitted
 from numpy.typing import ArrayLike, NDArray
 
+from derand_fast.checks import finite_number, flat_vector, whole_number
 from derand_fast.kernels.expectation import (
     VALUE_COLUMNS,
     add_rows,
@@ -31,13 +31,8 @@ from derand_fast.kernels.quadrature import (
     sparse_hermite,
     tensor_hermite,
 )
-from derand_fast.objectives.protocol import (
-    Block,
-    finite_number,
-    flat_vector,
-    thread_count,
-    whole_number,
-)
+from derand_fast.objectives.protocol import Block
+from derand_fast.threads import map_ranges, thread_count
 
 __all__ = ["GaussianExpectation", "GaussianFunction"]
 
@@ -402,9 +397,7 @@ hessian='differences', compiled=True)
         if workers == 1 or self._pace.get(name, 0.0) * n_blocks < _THREAD_SECONDS:
             self._pace[name] = run(0, n_blocks) / n_blocks
             return
-        cuts = [n_blocks * worker // workers for worker in range(workers + 1)]
-        with ThreadPoolExecutor(workers) as pool:
-            self._pace[name] = sum(pool.map(run, cuts[:-1], cuts[1:])) / n_blocks
+        self._pace[name] = sum(map_ranges(run, n_blocks, workers)) / n_blocks
 
 
 def _sum_of(rows: FloatArray) -> tuple[float, ...]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
-import os
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -209,53 +207,3 @@ def pack(objective: Any, **blocks: ArrayLike) -> FloatArray:
             raise ValueError(f"block {name!r} must have shape {shape}, got {array.shape}")
         x[part] = array.ravel() if array.shape else array
     return x
-
-
-# --------------------------------------------------------------------------------------------------
-# Checks that the objectives of this package share
-# --------------------------------------------------------------------------------------------------
-
-
-def flat_vector(name: str, vector: ArrayLike, size: int) -> FloatArray:
-    """Return a writeable contiguous float64 copy of a finite real vector of ``size`` entries.
-
-    A copy, so that kernels see one kind of array, whatever the caller holds, and compile once.
-    """
-    array = np.asarray(vector)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be real numbers, not {array.dtype}")
-    if array.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},), got {array.shape}")
-    flat = np.array(array, dtype=np.float64)
-    if not np.isfinite(flat).all():
-        place = int(np.argmin(np.isfinite(flat)))
-        raise ValueError(f"{name} must be finite; {name}[{place}] is {flat[place]}")
-    return flat
-
-
-def finite_number(name: str, number: Any, least: float, most: float = math.inf) -> float:
-    """Return a finite float in [least, most]."""
-    if isinstance(number, bool) or not isinstance(number, numbers.Real):
-        raise TypeError(f"{name} must be a real number, not {number!r}")
-    if not (math.isfinite(number) and least <= float(number) <= most):
-        bounds = f"at least {least:g}" + ("" if most == math.inf else f" and at most {most:g}")
-        raise ValueError(f"{name} must be finite, {bounds}; got {number}")
-    return float(number)
-
-
-def whole_number(name: str, number: Any, least: int) -> int:
-    """Return an int that is at least ``least``."""
-    if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, not {number!r}")
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    return int(number)
-
-
-def thread_count(n_threads: int | None) -> int:
-    """Return the number of threads asked for, by default all cores this process may use."""
-    if n_threads is not None:
-        return whole_number("n_threads", n_threads, 1)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import math
 import numbers
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from derand_fast.checks import whole_number
 
 __all__ = ["Options", "check_choice", "check_options", "needed", "positive"]
 
@@ -73,8 +74,8 @@ def check_options(
         if grad_lipschitz is None
         else positive("grad_lipschitz", grad_lipschitz),
         delta=float(delta),
-        seed=_whole("seed", seed, 0),
-        max_iter=_whole("max_iter", max_iter, 0),
+        seed=whole_number("seed", seed, 0),
+        max_iter=whole_number("max_iter", max_iter, 0),
         time_limit=None if time_limit is None else positive("time_limit", time_limit),
         callback=callback,
         progress=bool(progress),
@@ -99,18 +100,6 @@ def _real(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, not {value!r}")
     return float(value)
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, not {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    return number
 
 
 def needed(options: Options, *names: str) -> tuple[float, ...]:
