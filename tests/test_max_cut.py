@@ -1222,7 +1222,7 @@ def test_bad_files(monkeypatch, tmp_path, text, message):
 
 
 def test_arguments_are_checked_before_the_graph():
-    with pytest.raises(ValueError, match="sweeps is 0"):
+    with pytest.raises(ValueError, match="sweeps must be at least 1, got 0"):
         max_cut("no such file", sweeps=0)
 
 
