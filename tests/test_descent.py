@@ -29,7 +29,8 @@ def test_ends_certified_collapsed_and_above_the_promise(method, name):
     certificate = result.certificate
     assert certificate.success
     assert certificate.certified
-    assert certificate.n_escapes >= 1
+    # newton_cg leaves the saddle by fixing one input of the rounding, before it gets there.
+    assert certificate.n_escapes >= 1 or certificate.history[1].step == "collapse"
     n = GRAPHS[name].n_vertices
     # Unit rows have norm sqrt(n) together; what is left must be within the certified bound.
     assert certificate.W_norm <= certificate.collapse_bound < 0.2 * math.sqrt(n)

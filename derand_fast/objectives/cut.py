@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from derand_fast.checks import finite_number, flat_vector, whole_number
 from derand_fast.graphs import CSRGraph, as_graph
 from derand_fast.kernels import smoothed_cut
-from derand_fast.objectives.protocol import Block
+from derand_fast.objectives.protocol import Block, without_weights
 from derand_fast.threads import thread_count
 
 __all__ = ["MaxCutObjective"]
@@ -170,6 +170,10 @@ class MaxCutObjective:
                 *self._views(product),
             )
         return product
+
+    def collapse_step(self, x: ArrayLike) -> FloatArray:
+        """Newton's step in W alone, with H_bb + 2 lam I for its Hessian: -W, and 0 elsewhere."""
+        return without_weights(self, flat_vector("x", x, self.n_params))
 
     def bias_hessian(self, x: ArrayLike) -> scipy.sparse.csr_array[np.float64]:
         """H_bb, the Hessian of f in b alone: sparse like the graph, plus the diagonal.

@@ -31,7 +31,7 @@ from derand_fast.kernels.quadrature import (
     sparse_hermite,
     tensor_hermite,
 )
-from derand_fast.objectives.protocol import Block
+from derand_fast.objectives.protocol import Block, without_weights
 from derand_fast.threads import map_ranges, thread_count
 
 __all__ = ["GaussianExpectation", "GaussianFunction"]
@@ -263,6 +263,10 @@ hessian='differences', compiled=True)
         parts, direction = self._parts("x", x), self._parts("v", v)
         arguments = *self._point(*parts), *self._point(*direction)[1:]
         return self._with_penalty(self._total("product", self.n_params, arguments), direction[0])
+
+    def collapse_step(self, x: ArrayLike) -> FloatArray:
+        """Newton's step in W alone, with H_bb + 2 lam I for its Hessian: -W, and 0 elsewhere."""
+        return without_weights(self, flat_vector("x", x, self.n_params))
 
     def bias_hessian(self, x: ArrayLike) -> FloatArray:
         """H_bb = E[Hess_z g], a dense symmetric (h, h) array without 2 lam I."""

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["BLOCK_NAMES", "Block", "Objective", "block_view", "check_objective", "pack"]
+__all__ = [
+    "BLOCK_NAMES",
+    "Block",
+    "Objective",
+    "block_view",
+    "check_objective",
+    "pack",
+    "without_weights",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -43,6 +51,10 @@ class Objective(Protocol):
         Optional. ``bias_hessian(x)`` is H_bb, the Hessian in the block "b" alone, (n_b, n_b): a
         dense array, a scipy.sparse array or a ``LinearOperator``. For f = E[g(Wx + b)] +
         lam ||W||_F^2 it contains no 2 lam I, and grad_W f = (H_bb + 2 lam I) W.
+    collapse_step : method
+        Optional. ``collapse_step(x)`` is the (n_params,) step that sets the block "W" to 0, the
+        Newton step in W alone with H_bb + 2 lam I for its Hessian. `newton_cg` tries it. Only for
+        f = E[g(Wx + b)] + lam ||W||_F^2 over x ~ N(0, I), whatever g does with "theta".
 
     Notes
     -----
@@ -96,7 +108,11 @@ def check_objective(objective: Any) -> int:
     missing = [name for name in ("n_params", *_METHODS) if not hasattr(objective, name)]
     if missing:
         raise TypeError(f"{kind} is no objective: it lacks {', '.join(missing)}")
-    optional = [name for name in ("bias_hessian",) if getattr(objective, name, None) is not None]
+    optional = [
+        name
+        for name in ("bias_hessian", "collapse_step")
+        if getattr(objective, name, None) is not None
+    ]
     for name in (*_METHODS, *optional):
         if not callable(getattr(objective, name)):
             raise TypeError(f"{kind}.{name} must be a method, not {getattr(objective, name)!r}")
@@ -207,3 +223,12 @@ def pack(objective: Any, **blocks: ArrayLike) -> FloatArray:
             raise ValueError(f"block {name!r} must have shape {shape}, got {array.shape}")
         x[part] = array.ravel() if array.shape else array
     return x
+
+
+def without_weights(objective: Any, x: FloatArray) -> FloatArray:
+    """Return the step from x that sets the block "W" to 0; no step at all where there is none."""
+    step = np.zeros(objective.n_params)
+    if "W" in objective.blocks:
+        part = objective.blocks["W"].slice
+        step[part] = -x[part]
+    return step

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from derand_fast.kernels.lanczos import LanczosResult
 from derand_fast.optimize.capped_cg import capped_cg
+from derand_fast.optimize.collapse import Collapser
 from derand_fast.optimize.hessian_steps import leads_down
 from derand_fast.optimize.line_search import NewtonStep, curvature_step, newton_step
 from derand_fast.optimize.result import SOSPResult
@@ -37,7 +38,7 @@ def newton_cg(
     progress: bool = False,
     zeta: float = 0.5,
     forcing: float = 0.1,
-    least_damping: float = 1.0 / 16.0,
+    least_damping: float = 1e-3,
     **scipy_keywords: Unpack[ScipyKeywords],
 ) -> SOSPResult:
     """Minimise by damped Newton steps from capped conjugate gradients.
@@ -45,7 +46,8 @@ def newton_cg(
     Ends at a point with ||grad f|| <= rho and lambda_min >= -curvature_tol, the latter certified.
     Where the gradient is larger, capped conjugate gradients on (H + 2 curvature_tol I) d = -g give
     a Newton step or negative curvature; elsewhere randomized Lanczos finds curvature below
-    -curvature_tol / 2 or certifies the target.
+    -curvature_tol / 2 or certifies the target. Where the objective has ``collapse_step``, Newton's
+    step in W alone is tried too, and at the start one random input is fixed.
 
     Parameters
     ----------
@@ -86,7 +88,9 @@ def newton_cg(
         In (0, 1]. While unit steps succeed and the damping outweighs the curvature they meet, it
         falls from 2 curvature_tol by factors of 4 to this share of it; any other step restores it.
         The complexity keeps its exponents, its constant grows by least_damping^-3 at worst.
-        ``forcing=0, least_damping=1`` is nearest to the published method.
+        ``forcing=0, least_damping=1`` is nearest to the published method. Flat directions, such as
+        the many of a wide network, need small values: steps along them are gradient steps divided
+        by the damping.
     **scipy_keywords
         jac, hess, hessp, bounds, constraints, tol, maxiter, disp, as `scipy.optimize.minimize`
         passes them. jac must be a function or True. Without hess and hessp the products are
@@ -169,6 +173,8 @@ def _descend(run: Run, zeta: float, forcing: float, least_damping: float) -> Lan
     norm_bound = options.grad_lipschitz or 0.0
     scale = run.first_curvature_scale()
     eps = options.curvature_tol
+    collapser = Collapser(run)
+    collapser.at_start()
     while True:
         if run.point.grad_norm <= options.rho:
             found = run.certificate(0.5 * options.curvature_tol)
@@ -177,6 +183,7 @@ def _descend(run: Run, zeta: float, forcing: float, least_damping: float) -> Lan
             point, scale = curvature_step(run, found.vector, -found.ritz_value, scale)
             run.n_escapes += 1
             run.accept(point, "negative curvature")
+            collapser.after_step()
             continue
         x = run.point.x
         step = capped_cg(
@@ -197,6 +204,7 @@ def _descend(run: Run, zeta: float, forcing: float, least_damping: float) -> Lan
             point, scale = curvature_step(run, unit, -step.curvature, scale)
             eps = options.curvature_tol
             run.accept(point, "negative curvature")
+        collapser.after_step()
 
 
 def _next_damping(accepted: NewtonStep, eps: float, largest: float, least_share: float) -> float:

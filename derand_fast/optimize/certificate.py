@@ -257,7 +257,7 @@ def assemble(
 
 
 def _apriori_bound(objective: Any, options: Options) -> float | None:
-    if not has_weights(objective):
+    if not has_weights(objective) or not getattr(objective, "gaussian", True):
         return None
     denominator = 2.0 * float(objective.lam) - options.curvature_tol
     return options.rho / denominator if denominator > 0.0 else None

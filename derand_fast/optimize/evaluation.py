@@ -149,6 +149,9 @@ def check_objective(objective: Any) -> None:
     lam = getattr(objective, "lam", None)
     if lam is not None and not 0.0 <= float(lam) < math.inf:
         raise ValueError(f"lam must be finite and at least 0, got {lam}")
+    step = getattr(objective, "collapse_step", None)
+    if step is not None and not callable(step):
+        raise TypeError(f"{type(objective).__name__}.collapse_step must be a method, not {step!r}")
 
 
 def checked_start(x: ArrayLike, n: int, name: str) -> Vector:

@@ -33,8 +33,9 @@ class Status(enum.IntEnum):
 class OptimizationRow(NamedTuple):
     """One accepted step and the point it led to.
 
-    ``step`` is "start", "gradient", "newton", "negative curvature", "perturbation" or "return" (of
-    `pgd`, to the point before a fruitless perturbation); the other entries belong to the point it
+    ``step`` is "start", "gradient", "newton", "negative curvature", "collapse" (W set to 0, or one
+    random input fixed), "perturbation" or "return" (of `pgd`, to the point before a fruitless
+    perturbation); the other entries belong to the point it
     led to. ``lambda_min`` is the smallest Ritz value of the Hessian
     there, nan where none was computed. ``W_norm`` is nan without a block W.
     """
@@ -94,7 +95,8 @@ class SOSPResult(OptimizeResult):
         Gaussian expectation. It is part of the bound, so that the bound holds for any f.
     collapse_bound_apriori : float or None
         rho / (2 lam - curvature_tol), which every certified point satisfies if f is a Gaussian
-        expectation; with curvature_tol = sqrt(K rho) the bound of [1]_. None if lam is too small.
+        expectation; with curvature_tol = sqrt(K rho) the bound of [1]_. None if lam is too small
+        or the objective says by ``gaussian = False`` that it is none.
     history : tuple of OptimizationRow
         Steps with their values. Long runs keep every step but gradient steps, of these every
         2nd, 4th, ...
