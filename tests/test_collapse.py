@@ -35,7 +35,7 @@ class Wells:
         return value, np.array(gradient)
 
     def value(self, x):
-        """f alone."""
+        """Return f alone."""
         return self.value_and_grad(x)[0]
 
     def hvp(self, x, v):
@@ -106,7 +106,7 @@ def test_steps_of_a_wrong_kind_are_refused(step):
 def test_member_must_be_a_method():
     f = Wells()
     f.collapse_step = 3.0
-    with pytest.raises(TypeError, match="Wells.collapse_step must be a method, not 3.0"):
+    with pytest.raises(TypeError, match=r"Wells\.collapse_step must be a method, not 3\.0"):
         newton_cg(f, [0.3, 0.1], rho=1e-6)
 
 
