@@ -44,9 +44,11 @@ class BuildPyWithDigest(build_py):
 setup(
     packages=[
         "derand_fast",
+        "derand_fast.cli",
         "derand_fast.kernels",
         "derand_fast.objectives",
         "derand_fast.optimize",
+        "derand_fast.plot",
     ],
     package_dir={"derand_fast.kernels": "kernels"},
     package_data={

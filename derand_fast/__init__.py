@@ -7,13 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from derand_fast.embedding import JLEmbedding as JLEmbedding
     from derand_fast.graphs import CSRGraph as CSRGraph
     from derand_fast.graphs import as_graph as as_graph
     from derand_fast.incumbent import SearchState as SearchState
     from derand_fast.maxcut import max_cut as max_cut
+    from derand_fast.networks import Network as Network
+    from derand_fast.networks import random_network as random_network
     from derand_fast.objectives import GaussianExpectation as GaussianExpectation
     from derand_fast.objectives import GaussianFunction as GaussianFunction
     from derand_fast.objectives import MaxCutObjective as MaxCutObjective
+    from derand_fast.objectives import NetworkRisk as NetworkRisk
     from derand_fast.optimize import SOSPResult as SOSPResult
     from derand_fast.optimize import certify as certify
     from derand_fast.optimize import hessian_descent as hessian_descent
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     from derand_fast.optimize import pgd as pgd
     from derand_fast.results import CutResult as CutResult
     from derand_fast.results import HistoryRow as HistoryRow
+    from derand_fast.structure import StructureResult as StructureResult
+    from derand_fast.structure import discover_structure as discover_structure
+    from derand_fast.teachers import Teacher as Teacher
 
 _HOME = {
     "CSRGraph": "graphs",
@@ -28,15 +35,22 @@ _HOME = {
     "GaussianExpectation": "objectives",
     "GaussianFunction": "objectives",
     "HistoryRow": "results",
+    "JLEmbedding": "embedding",
     "MaxCutObjective": "objectives",
+    "Network": "networks",
+    "NetworkRisk": "objectives",
     "SOSPResult": "optimize",
     "SearchState": "incumbent",
+    "StructureResult": "structure",
+    "Teacher": "teachers",
     "as_graph": "graphs",
     "certify": "optimize",
+    "discover_structure": "structure",
     "hessian_descent": "optimize",
     "max_cut": "maxcut",
     "newton_cg": "optimize",
     "pgd": "optimize",
+    "random_network": "networks",
 }
 __all__ = [
     "CSRGraph",
@@ -44,15 +58,22 @@ __all__ = [
     "GaussianExpectation",
     "GaussianFunction",
     "HistoryRow",
+    "JLEmbedding",
     "MaxCutObjective",
+    "Network",
+    "NetworkRisk",
     "SOSPResult",
     "SearchState",
+    "StructureResult",
+    "Teacher",
     "as_graph",
     "certify",
+    "discover_structure",
     "hessian_descent",
     "max_cut",
     "newton_cg",
     "pgd",
+    "random_network",
 ]
 
 

@@ -102,7 +102,7 @@ class Teacher:
         # U = mixing @ basis with a triangle of positive diagonal: one index keeps its sign.
         q, r = np.linalg.qr(self.U.T)
         signs = np.where(np.diag(r) < 0.0, -1.0, 1.0)
-        self.basis: FloatArray = np.ascontiguousarray((q * signs).T)
+        self.basis: FloatArray = np.ascontiguousarray((q * signs).T) + 0.0
         self._mixing = (r * signs[:, None]).T
 
     @property

@@ -381,7 +381,8 @@ def _at_one_number(formula: Formula) -> Any:
             values = [derivative().value for derivative in derivatives]
             return context.make_tuple(builder, signature.return_type, values)
 
-        return types.Tuple([x] * (HIGHEST_DERIVATIVE + 1))(types.float64, x), generate
+        derivatives = types.containers.UniTuple(x, HIGHEST_DERIVATIVE + 1)
+        return derivatives(types.float64, x), generate
 
     return evaluate
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import assert_error, parse_strictly, run_command, run_process
 
 from derand_fast import cli
+from derand_fast.cli import maxcut as command
 from derand_fast.generators import demo_graph
 from derand_fast.graphs import as_graph
 from derand_fast.results import CutResult, HistoryRow
@@ -86,23 +88,9 @@ def rudy(tmp_path):
 @pytest.fixture
 def run(capsys):
     def call(*arguments):
-        try:
-            status = cli.main(["maxcut", *map(str, arguments)])
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
+        return run_command(capsys, "maxcut", *arguments)
 
     return call
-
-
-def assert_error(outcome, pattern, status=2):
-    got, out, err = outcome
-    assert got == status
-    assert out == ""
-    assert err.count("\n") == 1
-    assert re.match(r"derand-fast: error: ", err)
-    assert re.search(pattern, err), err
 
 
 # --------------------------------------------------------------------------------------------------
@@ -194,13 +182,6 @@ def test_labels_are_those_of_the_file(run, solver, tmp_path, name, text, labels)
 # --------------------------------------------------------------------------------------------------
 # JSON
 # --------------------------------------------------------------------------------------------------
-
-
-def parse_strictly(text):
-    def refuse(word):
-        raise AssertionError(f"{word} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def test_json_is_one_strict_line(run, solver, rudy):
@@ -397,7 +378,7 @@ def test_failure_after_the_work_keeps_report_and_old_file(run, solver, rudy, tmp
 
     target = tmp_path / "cut.txt"
     target.write_text("old")
-    monkeypatch.setattr(cli, "_write_cut", fill_the_disk)
+    monkeypatch.setattr(command, "_write_cut", fill_the_disk)
     status, out, err = run(rudy, "--output", target, "--plot", tmp_path / "p.png")
     assert status == 3
     assert out.startswith("cut      4\n")
@@ -480,7 +461,9 @@ def test_help_of_the_program(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["--help"])
     assert stop.value.code == 0
-    assert "maxcut" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for name in ("maxcut", "structure", "jl"):
+        assert re.search(rf"^    {name}\s+\w", out, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["maxcut", "--version"]])
@@ -495,7 +478,7 @@ def test_command_module_loads_nothing_heavy():
     # An empty package stands in: what the real one imports at once is not this module's doing.
     code = (
         "import sys, types; package = types.ModuleType('derand_fast'); "
-        f"package.__path__ = [{str(Path(cli.__file__).parent)!r}]; "
+        f"package.__path__ = [{str(Path(cli.__file__).parents[1])!r}]; "
         "sys.modules['derand_fast'] = package; import derand_fast.cli as cli; "
         "cli._make_parser().format_help(); "
         "heavy = {'numpy', 'scipy', 'numba', 'networkx', 'matplotlib', 'tqdm'} & set(sys.modules); "
@@ -507,21 +490,14 @@ def test_command_module_loads_nothing_heavy():
     assert done.stderr.strip() == ""
 
 
-def python_m(tmp_path, *arguments, **options):
-    command = [sys.executable, "-m", "derand_fast", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=tmp_path, text=True, stderr=subprocess.PIPE, timeout=120, **options
-    )
-
-
 def test_module_as_process(tmp_path):
-    done = python_m(tmp_path, "maxcut", "none.txt", stdout=subprocess.PIPE)
+    done = run_process(tmp_path, "maxcut", "none.txt", stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "derand-fast: error: cannot read none.txt: No such file or directory\n"
 
 
 def test_real_solver_as_process(tmp_path, rudy):
-    done = python_m(
+    done = run_process(
         tmp_path,
         "maxcut",
         rudy.name,
@@ -545,7 +521,7 @@ def test_reader_of_standard_output_leaves(tmp_path, rudy):
     read, write = os.pipe()
     os.close(read)
     try:
-        done = python_m(tmp_path, "maxcut", rudy.name, stdout=write)
+        done = run_process(tmp_path, "maxcut", rudy.name, stdout=write)
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (3, "")

@@ -9,8 +9,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from derand_fast import plot
-from derand_fast.plot import check_plot_path, plot_history
+from derand_fast.plot import check_plot_path, cut, optimization, plot_history
 from derand_fast.results import CutResult, HistoryRow
 
 INF = float("inf")
@@ -189,5 +188,7 @@ def test_pyplot_and_matplotlib_stay_out():
     subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
 
 
-def test_docstring_examples():
-    assert doctest.testmod(plot).failed == 0
+@pytest.mark.parametrize("module", [cut, optimization])
+def test_docstring_examples(module):
+    outcome = doctest.testmod(module)
+    assert (outcome.failed, outcome.attempted > 0) == (0, True)

@@ -1,0 +1,125 @@
+"""Structure discovery: the collapse of a student's weights, certified, over many settings.
+
+    python bench/structure_table.py paper    # the paper's experiment, one row for each lambda
+    python bench/structure_table.py grid     # depth, dimension and number of indices, ten seeds
+    python bench/structure_table.py large    # d = 100, h = 512
+
+Each prints a Markdown table. Times are of second calls: kernels are compiled. ``paper`` gives plain
+stochastic gradient descent (fresh Gaussian samples, weight decay) the same seconds.
+"""
+
+import argparse
+import time
+
+import numpy as np
+from machine import describe
+
+from derand_fast import discover_structure
+
+LAMBDAS = (1e-7, 1e-5, 1e-4, 1e-3, 1e-1)
+
+
+def warm_up(**settings):
+    """Compile what a setting needs."""
+    discover_structure(hidden=4, lam=1e-2, max_iter=30, **settings)
+
+
+def bound_of(result):
+    """Return the smaller collapse bound as text."""
+    certificate = result.certificate
+    bounds = [b for b in (certificate.collapse_bound, certificate.collapse_bound_apriori) if b]
+    return f"{min(bounds):.1e}" if bounds else "-"
+
+
+def paper(arguments):
+    """Print d = 2, h = 1000, smooth ReLU, tanh teacher; biases trained and frozen."""
+    warm_up(teacher="tanh", d=2)
+    warm_up(teacher="tanh", d=2, train=("W1",))
+    warm_up(teacher="tanh", d=2, method="sgd", steps=2)
+    print(
+        "| lambda | biases | W_perp / start | bound | certified | lambda_min | risk | s | steps |"
+        " SGD in the same s: W_perp / start | weight decay alone |"
+    )
+    print("|---:|---|---:|---:|---|---:|---:|---:|---:|---:|---:|")
+    for lam in arguments.lam:
+        for train in (("W1", "b1"), ("W1",)):
+            settings = {"teacher": "tanh", "d": 2, "hidden": 1000, "lam": lam, "train": train}
+            begin = time.perf_counter()
+            result = discover_structure(**settings, time_limit=arguments.time_limit)
+            seconds = time.perf_counter() - begin
+            sgd = discover_structure(
+                **settings, method="sgd", steps=10**7, learning_rate=arguments.learning_rate,
+                time_limit=seconds,
+            )  # fmt: skip
+            decay = (1.0 - 2.0 * arguments.learning_rate * lam) ** sgd.history[-1].iteration
+            certificate = result.certificate
+            print(
+                f"| {lam:g} | {'trained' if 'b1' in train else 'frozen'} | {result.collapse:.1e} "
+                f"| {bound_of(result)} | {'yes' if certificate.certified else 'no'} "
+                f"| {certificate.lambda_min:.1e} | {certificate.fun:.3e} | {seconds:.2f} "
+                f"| {certificate.nit} | {sgd.collapse:.2f} | {decay:.2f} |",
+                flush=True,
+            )
+
+
+def grid(arguments):
+    """Print collapse over depth, dimension, number of indices and seeds."""
+    print(
+        "| depth | d | k | h | certified | worst W_perp / start | worst angle | median s | max s |"
+    )
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for depth in arguments.depths:
+        for d in arguments.dimensions:
+            for k in range(1, min(d, arguments.indices) + 1):
+                hidden = arguments.hidden if depth == 2 else arguments.hidden_deep
+                runs = []
+                for seed in range(arguments.seeds):
+                    begin = time.perf_counter()
+                    result = discover_structure(
+                        "sum_of_tanh", d=d, n_indices=k, hidden=hidden, depth=depth, seed=seed,
+                        lam=1e-3, time_limit=arguments.time_limit,
+                    )  # fmt: skip
+                    runs.append((result, time.perf_counter() - begin))
+                    if not result.certificate.certified:
+                        print(
+                            f"  not certified: seed {seed}, {result.certificate.message}, "
+                            f"lambda_min {result.certificate.lambda_min:.2g}"
+                        )
+                certified = sum(result.certificate.certified for result, _ in runs)
+                print(
+                    f"| {depth} | {d} | {k} | {hidden} | {certified} of {len(runs)} "
+                    f"| {max(result.collapse for result, _ in runs):.1e} "
+                    f"| {max(result.angle for result, _ in runs):.1e} "
+                    f"| {np.median([s for _, s in runs]):.2f} | {max(s for _, s in runs):.2f} |",
+                    flush=True,
+                )
+
+
+def large(arguments):
+    """Print two layers, d = 100, h = 512."""
+    warm_up(teacher="tanh", d=100)
+    for seed in range(arguments.seeds):
+        result = discover_structure("tanh", d=100, hidden=512, lam=1e-4, seed=seed)
+        print(f"{result}\n", flush=True)
+
+
+def main():
+    """Read the arguments and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("table", choices=("paper", "grid", "large"))
+    parser.add_argument("--lam", type=float, nargs="+", default=LAMBDAS)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--depths", type=int, nargs="+", default=(2, 3, 4))
+    parser.add_argument("--dimensions", type=int, nargs="+", default=(2, 10, 100))
+    parser.add_argument("--indices", type=int, default=3)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--hidden-deep", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=0.5)
+    parser.add_argument("--time-limit", type=float, default=60.0)
+    arguments = parser.parse_args()
+    print(describe(), end="\n\n")
+    {"paper": paper, "grid": grid, "large": large}[arguments.table](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""From rows to the map: which pairs to search on, where to start, which dimension to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from derand_fast.distortion_search import Best, HistoryRow, Progress, distortion_of, search
+from derand_fast.embedding_basis import RowSpace
+from derand_fast.embedding_pairs import AllPairs, ListedPairs, PairSet, product
+
+__all__ = ["EmbeddingProblem"]
+
+FloatArray = NDArray[np.float64]
+IndexArray = NDArray[np.int64]
+
+# With more rows than this the search begins on a sample of them.
+_ROWS_AT_ONCE = 3000
+_SAMPLE = 2048
+# Share of the time, and passes, that the sample gets, and the last sharpness on it: further on, the
+# map would fit the sample alone.
+_SHARE_OF_SAMPLE = 0.3
+_SAMPLE_PASSES = 300
+_SAMPLE_SHARPNESS = 10.0
+# The search never uses more rows than this; whatever is reported counts all of them.
+_MOST_ROWS = 23000
+# Passes over all pairs that are made in any case.
+_LEAST_PASSES = 120
+# Flops that one search may take at most: half a minute on two cores of a server.
+_MOST_FLOPS = 1e12
+# A search for the smallest dimension tries about so many, with this share of the flops for each.
+_PROBES = 4
+# The descent moves along a direction of spread s in units of s to this power. 0 (all alike) fits
+# the rows best by a hair, 1 (their own units) carries over best to other rows: on half of the
+# digits, k = 20, the powers 0, 1/2, 1 give 0.214, 0.215, 0.216, and 0.69, 0.60, 0.58 on the other.
+_METRIC_POWER = 0.5
+# Sharpness to begin with at a map that is good already, and at one found on a sample.
+_WARM_SHARPNESS = 12.0
+_SECOND_SHARPNESS = 8.0
+
+
+class EmbeddingProblem:
+    """Rows in their own span, the pairs that count, and a seed.
+
+    Parameters
+    ----------
+    space : RowSpace
+        The rows.
+    pairs : (m, 2) array or None
+        Pairs of row numbers; None for all pairs.
+    n_threads, seed : int
+        Threads change no bit of the result.
+    """
+
+    def __init__(
+        self, space: RowSpace, pairs: IndexArray | None, n_threads: int, seed: int
+    ) -> None:
+        self.space = space
+        self.n_threads = n_threads
+        self._seed = seed
+        self._rows = space.left.shape[0]
+        self._metric = (space.spreads / space.spreads[0]) ** _METRIC_POWER
+        self.passes = 0
+        self.history: list[HistoryRow] = []
+        self._n_pairs = self._rows**2 / 2.0 if pairs is None else float(len(pairs))
+        self._sampled = pairs is None and self._rows > _ROWS_AT_ONCE
+        self.all_pairs = AllPairs(space.points, n_threads) if pairs is None else None
+        self._pairs: PairSet | None = self.all_pairs
+        if pairs is not None:
+            self._pairs = ListedPairs(space.points, pairs, n_threads)
+        # Where the rows are independent every set of images is the image of some map.
+        self._free = pairs is None and not self._sampled and space.rank == self._rows - 1
+
+    # -- maps worth measuring, as matrices (r, k): images = U matrix --------------------------
+
+    def principal(self, k: int) -> FloatArray:
+        """Return principal components."""
+        out = np.zeros((self.space.rank, k))
+        np.fill_diagonal(out, self.space.spreads[:k])
+        return out
+
+    def whitened(self, k: int) -> FloatArray:
+        """Return principal components with equal spread in each."""
+        out = np.zeros((self.space.rank, k))
+        np.fill_diagonal(out, 1.0)
+        return out
+
+    def gaussian(self, k: int) -> FloatArray:
+        """Return a random Gaussian map."""
+        generator = np.random.default_rng((self._seed, k))
+        rows = generator.standard_normal((self.space.rank, k)) / math.sqrt(k)
+        return self.space.spreads[:, None] * rows
+
+    def split(self, k: int, exact: int) -> FloatArray:
+        """Return so many principal components, and a Gaussian map of the rest."""
+        out = self.gaussian(k) * math.sqrt(k / max(k - exact, 1))
+        out[:, :exact] = 0.0
+        out[:exact] = 0.0
+        out[:exact, :exact] = np.diag(self.space.spreads[:exact])
+        return out
+
+    def _references(self, k: int) -> list[FloatArray]:
+        parts = sorted({k // 4, k // 2, 3 * k // 4} - {0})
+        return [self.principal(k), self.gaussian(k), *(self.split(k, part) for part in parts)]
+
+    # -- one dimension ------------------------------------------------------------------------
+
+    def solve(
+        self,
+        k: int,
+        passes: int,
+        seconds: float = math.inf,
+        goal: float = 0.0,
+        warm: FloatArray | None = None,
+        flops: float = _MOST_FLOPS,
+    ) -> Best:
+        """Return the best map found into k < rank dimensions, coordinates (r, k)."""
+        affordable = flops / self._flops_of_pass(k)
+        passes = min(passes, max(_LEAST_PASSES, int(affordable)))
+        if self._sampled:
+            return self._solve_from_sample(k, passes, seconds, goal, warm)
+        assert self._pairs is not None
+        basis = None if self._free else self.space.left
+        return self._search(
+            self._pairs, basis, k, Progress(passes, seconds, goal), warm, self._references(k)
+        )
+
+    def _flops_of_pass(self, k: int) -> float:
+        """Return about how many flops a pass takes: pairs, and images with their adjoint."""
+        images = 0.0 if self._free else 4.0 * self._rows * self.space.rank * k
+        return self._n_pairs * (6.0 * k + 40.0) + images
+
+    def _search(
+        self,
+        pairs: PairSet,
+        basis: FloatArray | None,
+        k: int,
+        progress: Progress,
+        warm: FloatArray | None,
+        references: list[FloatArray],
+        sharpness: tuple[float, float] = (_WARM_SHARPNESS, math.inf),
+    ) -> Best:
+        if warm is None:
+            sharpness = 0.0, sharpness[1]
+            starts = [self.whitened(k), self.principal(k), self.gaussian(k)]
+        else:
+            starts = [warm]
+        if basis is None:
+            starts = [self.space.left @ start for start in starts]
+            references = [self.space.left @ reference for reference in references]
+        else:
+            basis = basis * self._metric
+            starts = [start / self._metric[:, None] for start in starts]
+            references = [reference / self._metric[:, None] for reference in references]
+        best = search(
+            pairs,
+            basis,
+            starts,
+            references=references,
+            n_threads=self.n_threads,
+            progress=progress,
+            sharpness=sharpness,
+            history=self.history,
+        )
+        self.passes += progress.passes
+        if basis is None:
+            best.coordinates = self.space.left.T @ best.coordinates
+        else:
+            best.coordinates *= self._metric[:, None]
+        return best
+
+    # -- many rows ----------------------------------------------------------------------------
+
+    def _solve_from_sample(
+        self, k: int, passes: int, seconds: float, goal: float, warm: FloatArray | None
+    ) -> Best:
+        """Search on a sample of the rows, as far as that helps, then on all of them."""
+        clock = Progress(1, seconds)
+        generator = np.random.default_rng((self._seed, 1))
+        order = generator.permutation(self._rows)
+        best = Best()
+        for reference in self._references(k):
+            self._measure(reference, best)
+        if warm is None:
+            rows = np.sort(order[:_SAMPLE])
+            pairs: PairSet = AllPairs(self.space.points[rows], self.n_threads)
+            share = Progress(_SAMPLE_PASSES, seconds * _SHARE_OF_SAMPLE)
+            basis = np.ascontiguousarray(self.space.left[rows])
+            only_early = 0.0, _SAMPLE_SHARPNESS
+            warm = self._search(pairs, basis, k, share, None, [], only_early).coordinates
+        rows = np.sort(order[:_MOST_ROWS])
+        found = self._search(
+            *(self._most_pairs(rows), np.ascontiguousarray(self.space.left[rows]), k),
+            *(Progress(passes, clock.remaining(), goal), warm, []),
+            (_SECOND_SHARPNESS, math.inf),
+        )
+        self._measure(found.coordinates, best)
+        return best
+
+    def _most_pairs(self, rows: NDArray[np.intp]) -> PairSet:
+        """Return all pairs of the rows the search may use."""
+        assert self.all_pairs is not None
+        if rows.size == self._rows:
+            return self.all_pairs
+        return AllPairs(self.space.points[rows], self.n_threads)
+
+    def images(self, coordinates: FloatArray) -> FloatArray:
+        """Return the images of all rows."""
+        return product(self.space.left, np.ascontiguousarray(coordinates), self.n_threads)
+
+    def extremes(self, coordinates: FloatArray) -> tuple[float, float]:
+        """Return the lowest and the highest ratio over the pairs that count."""
+        images = self.images(coordinates)
+        if self.all_pairs is not None:
+            return self.all_pairs.pairs_outside(images, -1.0, math.inf, 0.0, 0)[2:]
+        assert self._pairs is not None
+        return self._pairs.evaluate(images, 0.0, 0.0)[1:3]
+
+    def _measure(self, coordinates: FloatArray, best: Best) -> tuple[float, float]:
+        """Offer a map at its distortion over all pairs; return its extreme ratios."""
+        low, high = self.extremes(coordinates)
+        best.offer(distortion_of(low, high), coordinates * math.sqrt(2.0 / (low + high)))
+        return low, high
+
+    # -- the smallest dimension ---------------------------------------------------------------
+
+    def smallest(
+        self, eps: float, passes: int, seconds: float, bound: Callable[[int], float]
+    ) -> tuple[int, Best | None]:
+        """Return the smallest k found whose distortion is at most eps, and its map.
+
+        Bisection between the largest k that ``bound`` (the proven lower bound of k) excludes and
+        the rank, where the distortion is 0 (map None). Each search is warm-started from the last
+        success, cut to its leading k directions.
+        """
+        clock = Progress(1, seconds)
+        low, high = 0, self.space.rank
+        best: Best | None = None
+        while low + 1 < high and bound(low + 1) > eps:
+            low += 1
+        tries = max(1, math.ceil(math.log2(max(high - low, 2))))
+        while high - low > 1 and clock.remaining() > 0.0:
+            k = (low + high) // 2
+            # Far below the rank is likelier: distortions fall geometrically with k.
+            if best is None:
+                k = low + max(1, (high - low) // 4)
+            limit = clock.remaining() / tries if seconds < math.inf else math.inf
+            warm = None if best is None else _leading(best.coordinates, k)
+            found = self.solve(k, passes, limit, eps, warm, _MOST_FLOPS / _PROBES)
+            tries = max(1, tries - 1)
+            if found.distortion <= eps:
+                high, best = k, found
+            else:
+                low = k
+        return high, best
+
+
+def _leading(coordinates: FloatArray, k: int) -> FloatArray:
+    """Return the k leading directions of a map's images."""
+    left, values, _ = np.linalg.svd(coordinates, full_matrices=False)
+    leading: Any = left[:, :k] * values[:k]
+    return np.ascontiguousarray(leading)
