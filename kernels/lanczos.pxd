@@ -1,6 +1,6 @@
 """C interface of the randomized Lanczos core: cimport it from another Cython module.
 
-Every function here is ``noexcept nogil``, takes no lock, keeps no global state and allocates
+Every function here is ``noexcept nogil``, takes no lock, changes no global state and allocates
 nothing: the caller owns the memory. One run is
 
     cdef LanczosState state
@@ -64,7 +64,6 @@ cdef struct LanczosState:
     double block_beta[LANCZOS_MAX_BLOCKS]
     double block_ritz[LANCZOS_MAX_BLOCKS]
     double coupling          # sum of the betas taken for zero at breakdowns
-    bint reorthogonalise     # the next row must be made orthogonal to all rows
     double noise             # what one step adds to the estimates, relative to `scale`
     double loss_squared      # largest measured ||Q'q||^2 of a row q and all Q before it, or u
     Py_ssize_t measured      # row of the last measurement
