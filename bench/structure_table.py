@@ -21,13 +21,14 @@ LAMBDAS = (1e-7, 1e-5, 1e-4, 1e-3, 1e-1)
 
 def warm_up(**settings):
     """Compile what a setting needs."""
-    discover_structure(hidden=4, lam=1e-2, max_iter=30, **settings)
+    discover_structure(hidden=4, lam=1e-2, **settings)
 
 
 def bound_of(result):
     """Return the smaller collapse bound as text."""
     certificate = result.certificate
-    bounds = [b for b in (certificate.collapse_bound, certificate.collapse_bound_apriori) if b]
+    bounds = certificate.collapse_bound, certificate.collapse_bound_apriori
+    bounds = [bound for bound in bounds if bound is not None]
     return f"{min(bounds):.1e}" if bounds else "-"
 
 

@@ -17,6 +17,7 @@ linearisation holds. Peak memory of PyTorch is not known here. One thread: pinne
 busy machine add ``--benchmark-timer=time.process_time``, which counts the time on it.
 """
 
+import contextlib
 import itertools
 import os
 import tracemalloc
@@ -84,7 +85,9 @@ def _pin(n_threads):
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(_ALL_CORES)[:n_threads]
         for task in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(task.name), cores)
+            # Threads of our own passes may end in between.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), cores)
 
 
 _ALL_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}

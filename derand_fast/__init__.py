@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from derand_fast.graphs import CSRGraph as CSRGraph
     from derand_fast.graphs import as_graph as as_graph
     from derand_fast.incumbent import SearchState as SearchState
+    from derand_fast.ising import IsingProblem as IsingProblem
+    from derand_fast.ising import from_dimod as from_dimod
+    from derand_fast.ising import from_ising as from_ising
+    from derand_fast.ising import from_qubo as from_qubo
     from derand_fast.maxcut import max_cut as max_cut
     from derand_fast.networks import Network as Network
     from derand_fast.networks import random_network as random_network
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from derand_fast.optimize import pgd as pgd
     from derand_fast.results import CutResult as CutResult
     from derand_fast.results import HistoryRow as HistoryRow
+    from derand_fast.results import Solution as Solution
     from derand_fast.structure import StructureResult as StructureResult
     from derand_fast.structure import discover_structure as discover_structure
     from derand_fast.teachers import Teacher as Teacher
@@ -35,17 +40,22 @@ _HOME = {
     "GaussianExpectation": "objectives",
     "GaussianFunction": "objectives",
     "HistoryRow": "results",
+    "IsingProblem": "ising",
     "JLEmbedding": "embedding",
     "MaxCutObjective": "objectives",
     "Network": "networks",
     "NetworkRisk": "objectives",
     "SOSPResult": "optimize",
     "SearchState": "incumbent",
+    "Solution": "results",
     "StructureResult": "structure",
     "Teacher": "teachers",
     "as_graph": "graphs",
     "certify": "optimize",
     "discover_structure": "structure",
+    "from_dimod": "ising",
+    "from_ising": "ising",
+    "from_qubo": "ising",
     "hessian_descent": "optimize",
     "max_cut": "maxcut",
     "newton_cg": "optimize",
@@ -58,17 +68,22 @@ __all__ = [
     "GaussianExpectation",
     "GaussianFunction",
     "HistoryRow",
+    "IsingProblem",
     "JLEmbedding",
     "MaxCutObjective",
     "Network",
     "NetworkRisk",
     "SOSPResult",
     "SearchState",
+    "Solution",
     "StructureResult",
     "Teacher",
     "as_graph",
     "certify",
     "discover_structure",
+    "from_dimod",
+    "from_ising",
+    "from_qubo",
     "hessian_descent",
     "max_cut",
     "newton_cg",

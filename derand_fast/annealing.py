@@ -80,6 +80,19 @@ class LocalSearch:
         spanning_forest_cut(graph.indptr, graph.indices, graph.weights, signs, queue)
         return self.improve(signs)
 
+    def neighbours(
+        self, signs: NDArray[np.int8], count: int
+    ) -> Iterator[tuple[NDArray[np.int8], float]]:
+        """Yield the best cuts that differ in one vertex, and their values, best first."""
+        graph = self._graph
+        flip_gains(graph.indptr, graph.indices, graph.weights, signs, self._gains)
+        value = self.value(signs)
+        best = np.argsort(-self._gains, kind="stable")[:count]
+        for vertex, gain in zip(best.tolist(), self._gains[best].tolist(), strict=True):
+            neighbour = signs.copy()
+            neighbour[vertex] = -neighbour[vertex]
+            yield neighbour, value + graph.scale * gain
+
     def value(self, signs: NDArray[np.int8]) -> float:
         """Return the value of a cut in the caller's units."""
         graph = self._graph

@@ -56,8 +56,9 @@ class DistortionCertificate(NamedTuple):
     distortion : float
         max |r - 1|.
     lowest_ratio, highest_ratio : float
-        Extremes of r, to the rounding of float64: all ratios are first computed with an error that
-        is bounded, and those that might be extreme once more from the rows' own differences.
+        Extremes of r, to the rounding of float64: all ratios are first computed in blocks, and those
+        within a margin of the extremes once more from the rows' own differences. The margin is
+        hundreds of times the rounding errors seen, not a proven bound of them.
     lowest_pair, highest_pair : tuple of two ints
         Row numbers where they occur.
     n_pairs : int
@@ -151,9 +152,9 @@ class JLEmbedding(
 
     Notes
     -----
-    Memory is 4 n^2 bytes up to 11,585 rows, half of that up to 23,170 (1 GiB), then O(n (k + d)) and
-    1 GiB; sparse data are never made dense. Equal rows count once. If all rows are equal, every map is perfect and the
-    first k coordinates are returned.
+    Memory is 4 n^2 bytes up to 11,585 rows, half of that up to 23,170 (1 GiB), beyond that 1 GiB
+    and O(n (k + d)); sparse data are never made dense. Equal rows count once. If all rows are
+    equal, every map is perfect and the first k coordinates are returned.
 
     References
     ----------

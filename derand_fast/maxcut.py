@@ -6,8 +6,8 @@ import functools
 import importlib.util
 import math
 import numbers
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,20 +22,23 @@ from derand_fast.bounds import (
     trivial_bound,
 )
 from derand_fast.budget import Budget
-from derand_fast.checks import whole_number
+from derand_fast.checks import finite_number, whole_number
+from derand_fast.contraction import Contraction, exact_cut_value
 from derand_fast.graphs import CSRGraph, as_graph
-from derand_fast.incumbent import Incumbent, SearchState
+from derand_fast.incumbent import DiversePool, Incumbent, SearchState
+from derand_fast.ising import as_problem
 from derand_fast.optimize.result import SOSPResult, Status
 from derand_fast.relaxation import Relaxation, ScaledGraph, default_rank
-from derand_fast.results import CutResult
+from derand_fast.results import CutResult, Solution
 from derand_fast.threads import thread_count
 
 __all__ = ["max_cut"]
 
 METHODS = ("anneal", "pgd", "hessian-descent", "newton-cg")
-# Without sweeps and time_limit: about six seconds of one thread, but not less than 200 sweeps.
-_DEFAULT_EDGE_UPDATES = 1.2e9
-_DEFAULT_SWEEPS = (200, 6000)
+# Effort 1: about six seconds of one thread, but not less than 200 sweeps, nor more than 6000.
+_NORMAL_EDGE_UPDATES = 1.2e9
+_NORMAL_SWEEPS = (200, 6000)
+EFFORTS = {"quick": 0.2, "normal": 1.0, "thorough": 10.0}
 # The relaxation and its certificate may spend this part of a time limit; the proof, this part.
 _RELAXATION_SHARE = 0.25
 _BOUND_SHARE = 0.4
@@ -62,6 +65,10 @@ class _Options:
     method: str
     rank: int | None
     sweeps: int | None
+    effort: float | None
+    target: float | None
+    n_solutions: int
+    min_distance: int
     seed: int
     n_threads: int
     bound: Bound
@@ -76,11 +83,16 @@ def max_cut(
     method: str = "anneal",
     rank: int | None = None,
     time_limit: float | None = None,
+    effort: str | float | None = None,
     sweeps: int | None = None,
+    target: float | None = None,
     seed: int = 0,
     n_threads: int | None = None,
     bound: Bound = True,
+    fixed: Mapping[Any, int] | None = None,
     initial: Any = None,
+    n_solutions: int = 1,
+    min_distance: int = 1,
     progress: bool = False,
     callback: Callable[[SearchState], object] | None = None,
 ) -> CutResult:
@@ -94,7 +106,8 @@ def max_cut(
     Parameters
     ----------
     graph : networkx graph, scipy.sparse array, ndarray, tuple (n, edges, weights), path, CSRGraph
-        Undirected; see `derand_fast.graphs.as_graph`. Weights may be negative.
+        Undirected; see `derand_fast.graphs.as_graph`. Weights may be negative. Or an energy to
+        minimise, see Notes: an `IsingProblem`, or a dimod BinaryQuadraticModel.
     weight : str or None
         Edge attribute of a networkx graph; absent means 1, None means all 1.
     method : {"anneal", "newton-cg", "hessian-descent", "pgd"}
@@ -108,22 +121,42 @@ def max_cut(
     time_limit : float, optional
         Seconds for the whole call, reading included. The call returns within 5 % + 50 ms of it
         (once compiled), with the best so far.
+    effort : {"quick", "normal", "thorough"} or positive number, optional
+        How much to search, as a number of sweeps that depends on the graph alone, so that the
+        result depends on the seed only, not on time or threads. "normal", or 1, is 1.2e9 / (2 m)
+        sweeps, at least 200 and at most 6000: one second at 20,000 edges, six at 100,000 or more
+        on one thread. "quick" is a fifth of it, "thorough" ten times as much, and a number so many
+        times. The default, without a time limit, is "normal"; with one, the search fills the time.
+        For method="anneal" only, as are sweeps.
     sweeps : int, optional
-        Annealing sweeps of all searches together. The result then depends on the seed only, not on
-        time or threads. By default, without a time limit: 6000, or fewer on large graphs
-        (1.2e9 / (2 m), at least 200). For method="anneal" only.
+        Annealing sweeps of all searches together, in place of effort.
+    target : float, optional
+        Stop once a cut of at least this value is found. Cuts are looked at when an anneal ends.
     seed : int
         Non-negative.
     n_threads : int, optional
         Threads at work; by default all cores that this process may use. With ``time_limit`` alone
-        each thread runs a searcher of its own; a plan in sweeps has two searchers.
+        each thread runs a searcher of its own; sweeps and effort are shared by two searchers.
     bound : bool or "proof"
         True: solve the relaxation and certify its bound, which then holds with probability at
         least 1 - 1e-9 over the certificate's random start vectors, rounding errors included.
         "proof": the bound is shown by a factorisation, no probability left; memory
-        8 n min(b + 256, n) bytes at bandwidth b. False: skip both, all time goes into the cut.
+        8 n min(b + 256, n) bytes at bandwidth b, which is at least half the largest degree, that of
+        merged vertices and of fields included. False: skip both, all time goes into the cut.
+    fixed : mapping from vertices to +1 or -1, optional
+        Vertices, by the graph's own labels, that must be on a side. Cuts and bounds are then among
+        the cuts that have them there.
     initial : (n,) array of +1 and -1, or set of vertices, optional
-        A cut to start from, or the vertices of one of its sides; the result is never worse.
+        A cut to start from, or the vertices of one of its sides; the result is never worse. It must
+        agree with ``fixed``, perhaps with its sides exchanged.
+    n_solutions : int
+        How many different good cuts to return in ``solutions``, at most: the best that the search
+        comes upon. It then goes on past an optimal cut, until it has so many of them. The best cut
+        is as with n_solutions=1. With ``min_distance`` 1 and no time limit, missing ones are made
+        by moving single vertices.
+    min_distance : int
+        Any two of the solutions differ in at least so many vertices. (Exchanging the sides makes no
+        difference, unless a vertex is fixed, or the problem has fields.)
     progress : bool
         Show a tqdm bar (extra ``progress``).
     callback : callable, optional
@@ -140,8 +173,9 @@ def max_cut(
     TypeError
         Wrong kind of graph or argument.
     ValueError
-        Bad weights, asymmetric matrix, broken file, or an argument out of range; or "proof" on a
-        graph whose factor does not fit into half of the memory.
+        Bad weights, asymmetric matrix, broken file, an argument out of range, both effort and
+        sweeps, an initial cut that contradicts fixed; or "proof" on a graph whose factor does not
+        fit into half of the memory.
     ImportError
         ``progress=True`` without tqdm.
 
@@ -149,6 +183,22 @@ def max_cut(
     -----
     Cost of an annealing sweep: about 70 m flops, 3 to 8 ns a stored edge; memory
     O(m + n (rank + 100)) float32. The relaxation costs 4 m rank flops a sweep.
+
+    Vertices that are fixed are merged into one, with weights of the other side negated: a smaller
+    graph with the same cuts but for a constant, so that the bound holds for exactly the cuts that
+    are asked for (`derand_fast.contraction` has the proof). Where vertices are fixed, a cut may be
+    negative, and so may its bound.
+
+    Problems from `derand_fast.ising` (`from_ising`, `from_qubo`) are solved as cuts; the result has
+    their ``energy``, ``energy_lower_bound`` and ``sample`` as well. ``fixed``, ``initial`` and
+    ``target`` are then in the problem's terms: variables with spins +1, -1 or bits 0, 1; a sample;
+    an energy, up to rounding, at which to stop. History, callback, progress and ``solutions`` speak
+    of the cut.
+
+    There are no balanced cuts, or others whose sides have a given size: rounding, one-vertex moves
+    and merging would leave the feasible set, and the relaxation's bound would ignore it. A term
+    lam (sum_i s_i)^2 in an Ising problem prefers balance, at the price of couplings between all
+    pairs; a graph partitioner such as METIS keeps it.
 
     References
     ----------
@@ -165,28 +215,58 @@ def max_cut(
     (12.0, 12.0)
     >>> sorted(len(side) for side in result.sets)
     [4, 6]
+
+    The three best cuts with two neighbours on one side:
+
+    >>> result = max_cut(nx.petersen_graph(), fixed={0: +1, 1: +1}, n_solutions=3)
+    >>> [solution.cut_value for solution in result.solutions]
+    [12.0, 11.0, 11.0]
+    >>> {0, 1} <= result.sets[0]
+    True
     """
     options = _check_options(
-        method, rank, sweeps, seed, n_threads, bound, progress, callback, time_limit
+        method=method,
+        rank=rank,
+        time_limit=time_limit,
+        effort=effort,
+        sweeps=sweeps,
+        target=target,
+        n_solutions=n_solutions,
+        min_distance=min_distance,
+        seed=seed,
+        n_threads=n_threads,
+        bound=bound,
+        progress=progress,
+        callback=callback,
     )
     budget = Budget(time_limit)
     with budget.phase("read"):
-        csr = as_graph(graph, weight=weight)
-        start = None if initial is None else _signs_of(initial, csr)
-    if csr.n_edges == 0:
-        return _edgeless(csr, options, budget)
-    with budget.phase("compile"):
-        _compile_kernels()
-    budget.begin_work()
-    return _Solver(csr, options, budget, start).solve()
+        problem = as_problem(graph)
+        csr = as_graph(graph if problem is None else problem.graph, weight=weight)
+        if problem is not None:
+            fixed = problem.sides({} if fixed is None else fixed)
+            initial = None if initial is None else problem.partition(initial)
+            if options.target is not None:
+                options = replace(options, target=problem.cut_target(options.target))
+        contraction = Contraction.of(csr, fixed)
+        start = None if initial is None else contraction.contract(_signs_of(initial, csr))
+    if contraction.graph.n_edges > 0:
+        with budget.phase("compile"):
+            _compile_kernels()
+        budget.begin_work()
+        result = _Solver(contraction, options, budget, start).solve()
+    else:
+        result = _edgeless(contraction, options, budget)
+    return result if problem is None else problem.complete(result)
 
 
 @functools.cache
 def _compile_kernels() -> None:
     """Have every kernel compiled, or loaded from the disk cache, before time is shared out."""
     triangle = as_graph((3, [(0, 1), (1, 2), (0, 2)], [1.5, 1.5, 1.5]))
-    options = _check_options("anneal", None, 60, 0, 1, True, False, None, None)
-    if _Solver(triangle, options, Budget(None), None).solve().message == "interrupted":
+    options = _check_options(sweeps=60, n_threads=1)
+    solver = _Solver(Contraction.of(triangle), options, Budget(None), None)
+    if solver.solve().message == "interrupted":
         raise KeyboardInterrupt  # meant for the caller's graph, of which there is no cut yet
 
 
@@ -195,19 +275,23 @@ class _Solver:
 
     def __init__(
         self,
-        csr: CSRGraph,
+        contraction: Contraction,
         options: _Options,
         budget: Budget,
         initial: NDArray[np.int8] | None,
     ) -> None:
-        self._csr = csr
+        self._contraction = contraction
+        self._whole = contraction.original
+        self._csr = contraction.graph
         self._options = options
         self._budget = budget
         self._initial = initial
         with budget.phase("start"):
-            self._graph = ScaledGraph.of(csr)
-            # Building the result takes about 0.2 us a vertex and 0.1 us an edge.
-            budget.reserve(2e-7 * csr.n_vertices + 1e-7 * csr.n_edges)
+            self._graph = ScaledGraph.of(self._csr)
+            # Building the result takes about 0.2 us a vertex and 0.1 us an edge, and for each
+            # further solution a twentieth and a half of it.
+            n, m, others = self._whole.n_vertices, self._whole.n_edges, options.n_solutions - 1
+            budget.reserve(2e-7 * n + 1e-7 * m + others * (1e-8 * n + 5e-8 * m))
             seeds = np.random.SeedSequence(options.seed).spawn(4)
             self._search_seeds = seeds[0]
             self._sdp_generator, self._certificate_generator, self._rounding_generator = (
@@ -221,6 +305,7 @@ class _Solver:
             self._sdp_value: float | None = None
             self._expected_cut: float | None = None
             self._sweeps = self._plan()
+            self._pool = self._empty_pool()
             self._incumbent = self._first_incumbent()
 
     def solve(self) -> CutResult:
@@ -231,6 +316,7 @@ class _Solver:
                 self._solve_relaxation()
             with self._budget.phase("search"):
                 self._descend() if descends else self._search()
+                self._fill_pool()
         except KeyboardInterrupt:
             self._budget.stop("interrupted")
         finally:
@@ -245,10 +331,12 @@ class _Solver:
 
     def _plan(self) -> int | None:
         """Sweeps to do; None leaves it to the clock."""
-        if self._options.sweeps is not None or self._budget.time_limit is not None:
-            return self._options.sweeps
-        least, most = _DEFAULT_SWEEPS
-        return max(least, min(most, int(_DEFAULT_EDGE_UPDATES / self._graph.indices.size)))
+        options = self._options
+        if options.sweeps is not None or options.effort is None:
+            return options.sweeps
+        least, most = _NORMAL_SWEEPS
+        normal = max(least, min(most, int(_NORMAL_EDGE_UPDATES / self._graph.indices.size)))
+        return max(1, round(options.effort * normal))
 
     def _first_incumbent(self) -> Incumbent:
         """Local search from a spanning forest's cut and from the caller's; or the empty cut."""
@@ -269,18 +357,29 @@ class _Solver:
             self._bound_certificate = "proven: the sum of the positive weights"
             if value >= (1.0 - 1e-12) * bound:
                 # Equal but for rounding? Then it is optimal.
-                value = _exact_cut_value(self._csr, signs)
-        incumbent = Incumbent(
+                value = exact_cut_value(self._csr, signs)
+        return Incumbent(
             signs,
             value,
             bound,
-            self._csr.integral,
-            self._budget,
-            self._options.callback,
-            self._progress_bar(),
+            contraction=self._contraction,
+            budget=self._budget,
+            callback=self._options.callback,
+            progress=self._progress_bar(),
+            target=self._options.target,
+            pool=self._pool,
         )
-        incumbent.offer(signs, value)
-        return incumbent
+
+    def _empty_pool(self) -> DiversePool | None:
+        options, contraction = self._options, self._contraction
+        if options.n_solutions == 1:
+            return None
+        return DiversePool(
+            options.n_solutions,
+            options.min_distance,
+            anchor=contraction.anchor,
+            symmetric=not contraction.any_fixed,
+        )
 
     def _progress_bar(self) -> Any | None:
         if not self._options.progress or self._options.method != "anneal":
@@ -410,6 +509,21 @@ class _Solver:
             incumbent=self._incumbent,
         ).run()
 
+    def _fill_pool(self) -> None:
+        """Where the search left room in the pool, offer neighbours until none is good enough."""
+        pool, count = self._pool, self._options.n_solutions
+        if pool is None or pool.full or self._options.min_distance > 1:
+            return  # of two neighbours one would be too near
+        seen: set[bytes] = set()
+        while fresh := [signs for signs in pool.cuts() if signs.tobytes() not in seen]:
+            for signs in fresh:
+                seen.add(signs.tobytes())
+                for neighbour, value in self._local_search.neighbours(signs, count):
+                    if self._budget.expired:
+                        return
+                    if not pool.offer(neighbour, value):
+                        break  # the others are no better
+
     def _descend(self) -> None:
         """Follow the smoothed objective from the relaxation to a certified point."""
         if self._budget.expired or self._relaxation is None:
@@ -460,23 +574,22 @@ class _Solver:
         )
 
     def _result(self) -> CutResult:
-        incumbent = self._incumbent
-        budget = self._budget
-        signs = incumbent.signs * incumbent.signs[0]
-        value = _exact_cut_value(self._csr, signs)
+        incumbent, contraction, budget = self._incumbent, self._contraction, self._budget
+        solutions = _solutions(self._whole, incumbent.cuts())
+        value = solutions[0].cut_value
         # Values found on the way are good to rounding; none may exceed the correctly rounded one.
         history = [
             row._replace(cut_value=min(row.cut_value, value)) for row in incumbent.history[:-1]
         ]
         history.append(incumbent.history[-1]._replace(cut_value=value))
-        expected = self._expected_cut
+        sdp_value, expected = self._sdp_value, self._expected_cut
         return CutResult(
             cut_value=value,
-            partition=_read_only(signs),
-            sets=_sides(self._csr, signs),
-            upper_bound=incumbent.upper_bound,
-            sdp_value=self._sdp_value,
-            expected_cut=None if expected is None else min(expected, value),
+            partition=solutions[0].partition,
+            sets=_sides(self._whole, solutions[0].partition),
+            upper_bound=history[-1].upper_bound,
+            sdp_value=None if sdp_value is None else contraction.value(sdp_value),
+            expected_cut=None if expected is None else min(contraction.value(expected), value),
             history=tuple(history),
             seconds={**budget.phases, "total": budget.elapsed()},
             seed=self._options.seed,
@@ -485,6 +598,7 @@ class _Solver:
             sweeps=incumbent.sweeps,
             bound_certificate=self._bound_certificate,
             certificate=self._certificate,
+            solutions=solutions,
         )
 
     def _message(self) -> str:
@@ -492,6 +606,8 @@ class _Solver:
             return self._budget.stop_reason
         if self._certificate is not None:
             return self._certificate.message
+        if self._incumbent.optimal:
+            return self._incumbent.optimal
         if self._sweeps is None or self._incumbent.sweeps < self._sweeps - 1:
             return "time limit reached"
         return f"all {self._incumbent.sweeps} sweeps done"
@@ -500,31 +616,37 @@ class _Solver:
 _TIME_BAR = "{l_bar}{bar}| {n:.1f}/{total:.1f} s{postfix}"
 
 
-def _edgeless(csr: CSRGraph, options: _Options, budget: Budget) -> CutResult:
-    """Return the empty cut, which is optimal."""
-    signs = np.ones(csr.n_vertices, np.int8)
-    known = 0.0 if options.bound else None
+def _edgeless(contraction: Contraction, options: _Options, budget: Budget) -> CutResult:
+    """Return the only cut there is, or the empty one of many that are equal."""
+    signs = np.ones(contraction.graph.n_vertices, np.int8)
+    solutions = _solutions(contraction.original, [contraction.partition(signs)])
+    value = solutions[0].cut_value
+    known = value if options.bound else None
+    undecided = "the graph has no edges"
+    if contraction.original.n_edges > 0:
+        undecided = "the fixed vertices decide every edge"
     return CutResult(
-        cut_value=0.0,
-        partition=_read_only(signs),
-        sets=_sides(csr, signs),
-        upper_bound=known,
+        cut_value=value,
+        partition=solutions[0].partition,
+        sets=_sides(contraction.original, solutions[0].partition),
+        upper_bound=contraction.bound(0.0) if options.bound else None,
         sdp_value=known,
         expected_cut=known,
         history=(),
         seconds={**budget.phases, "total": budget.elapsed()},
         seed=options.seed,
         method=options.method,
-        message="optimal: the graph has no edges",
+        message=f"optimal: {undecided}",
         sweeps=0,
         bound_certificate="proven: the sum of the positive weights" if options.bound else None,
+        solutions=solutions,
     )
 
 
-def _exact_cut_value(csr: CSRGraph, signs: NDArray[np.int8]) -> float:
-    """Return the cut value, correctly rounded."""
-    tails, heads, weights = csr.edges()
-    return math.fsum(weights[signs[tails] != signs[heads]].tolist())
+def _solutions(csr: CSRGraph, cuts: list[NDArray[np.int8]]) -> tuple[Solution, ...]:
+    """Value cuts exactly; best first, and else in the order given."""
+    solutions = [Solution(exact_cut_value(csr, cut), _read_only(cut)) for cut in cuts]
+    return tuple(sorted(solutions, key=lambda solution: -solution.cut_value))
 
 
 def _sides(csr: CSRGraph, signs: NDArray[np.int8]) -> tuple[frozenset[Any], frozenset[Any]]:
@@ -567,15 +689,20 @@ def _signs_of(initial: Any, csr: CSRGraph) -> NDArray[np.int8]:
 
 
 def _check_options(
-    method: str,
-    rank: int | None,
-    sweeps: int | None,
-    seed: int,
-    n_threads: int | None,
-    bound: Bound,
-    progress: bool,
-    callback: Callable[[SearchState], object] | None,
-    time_limit: float | None,
+    *,
+    method: str = "anneal",
+    rank: int | None = None,
+    time_limit: float | None = None,
+    effort: str | float | None = None,
+    sweeps: int | None = None,
+    target: float | None = None,
+    n_solutions: int = 1,
+    min_distance: int = 1,
+    seed: int = 0,
+    n_threads: int | None = None,
+    bound: Bound = True,
+    progress: bool = False,
+    callback: Callable[[SearchState], object] | None = None,
 ) -> _Options:
     """Check every argument before any work."""
     if not isinstance(method, str):
@@ -586,24 +713,49 @@ def _check_options(
         bound = bool(bound)
     if not (isinstance(bound, bool) or (isinstance(bound, str) and bound == "proof")):
         raise ValueError(f"bound must be True, False or 'proof', not {bound!r}")
-    if sweeps is not None and method != "anneal":
-        raise ValueError(f"sweeps is {sweeps!r}, but method {method!r} has no annealing sweeps")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, not {callback!r}")
     if time_limit is not None:
-        if isinstance(time_limit, bool) or not isinstance(time_limit, numbers.Real):
-            raise TypeError(f"time_limit must be a number of seconds, not {time_limit!r}")
-        if not 0.0 < time_limit < math.inf:
-            raise ValueError(f"time_limit is {time_limit}; it must be positive and finite")
+        _check_positive("time_limit", time_limit, "a number of seconds")
+    if target is not None:
+        target = finite_number("target", target, -math.inf)
     if progress and importlib.util.find_spec("tqdm") is None:
         raise ImportError('progress=True needs tqdm: pip install "derand-fast[progress]"')
+    for name, plan in (("sweeps", sweeps), ("effort", effort)):
+        if plan is not None and method != "anneal":
+            raise ValueError(f"{name} is {plan!r}, but method {method!r} has no annealing sweeps")
+    if effort is not None and sweeps is not None:
+        raise ValueError(f"effort is {effort!r} and sweeps is {sweeps!r}; give one of them")
+    if effort is None and sweeps is None and time_limit is None:
+        effort = "normal"
     return _Options(
         method=method,
         rank=None if rank is None else whole_number("rank", rank, 1),
         sweeps=None if sweeps is None else whole_number("sweeps", sweeps, 1),
+        effort=None if effort is None else _effort(effort),
+        target=target,
+        n_solutions=whole_number("n_solutions", n_solutions, 1),
+        min_distance=whole_number("min_distance", min_distance, 1),
         seed=whole_number("seed", seed, 0),
         n_threads=thread_count(n_threads),
         bound=bound,
         progress=bool(progress),
         callback=callback,
     )
+
+
+def _check_positive(name: str, number: Any, kind: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+        raise TypeError(f"{name} must be {kind}, not {number!r}")
+    if not 0.0 < float(number) < math.inf:
+        raise ValueError(f"{name} is {number}; it must be positive and finite")
+
+
+def _effort(effort: Any) -> float:
+    """Return the multiple of normal effort."""
+    if not isinstance(effort, str):
+        _check_positive("effort", effort, f"one of {', '.join(EFFORTS)} or a number")
+        return float(effort)
+    if effort not in EFFORTS:
+        raise ValueError(f"unknown effort {effort!r}; choose one of {', '.join(EFFORTS)}")
+    return EFFORTS[effort]

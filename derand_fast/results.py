@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from derand_fast.optimize.result import SOSPResult
 
-__all__ = ["CutResult", "HistoryRow"]
+__all__ = ["CutResult", "HistoryRow", "Solution"]
 
 
 # Of a second-order certificate, what goes into JSON.
@@ -32,6 +32,13 @@ class HistoryRow(NamedTuple):
     upper_bound: float | None
 
 
+class Solution(NamedTuple):
+    """A cut: its value, and +1 or -1 for each vertex (int8, read-only)."""
+
+    cut_value: float
+    partition: NDArray[np.int8]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CutResult:
     """A cut, and how far from optimal it can be at most.
@@ -42,14 +49,15 @@ class CutResult:
         Sum of the weights of the edges between the two sides.
     partition : (n,) int8 array
         +1 or -1 for each vertex, in the order of the graph's vertices; read-only. The first
-        vertex is on side +1.
+        vertex is on side +1, unless vertices are fixed: then these are where they were fixed to.
     sets : tuple of two frozensets
         The caller's own vertex labels on side +1 and on side -1.
     upper_bound : float or None
-        No cut of the graph is larger (`bound_certificate` says in which sense); None if not asked
-        for, or if the time ran out before a bound was certified.
+        No cut of the graph, with the fixed vertices where they are, is larger (`bound_certificate`
+        says in which sense); None if not asked for.
     sdp_value : float or None
-        Value of the Goemans-Williamson relaxation at the vectors found: at most its optimum.
+        Value of the Goemans-Williamson relaxation at the vectors found: at most its optimum. Where
+        vertices are fixed, that of the graph with these merged, and the constant added.
     expected_cut : float or None
         Expected cut of random hyperplane rounding at these vectors, in closed form:
         sum of w_ij arccos(v_i . v_j) / pi over the edges. ``cut_value`` is never below it.
@@ -66,6 +74,16 @@ class CutResult:
     certificate : SOSPResult or None
         Of the descents to second-order stationary points: where they ended, and what is certified
         there. None for method "anneal".
+    solutions : tuple of Solution
+        The best different cuts found, as many as ``n_solutions`` at most, best first; the first is
+        this result's own.
+    energy : float or None
+        Of an Ising or QUBO problem: the energy of ``sample``, correctly rounded. The attributes
+        from here on are None for a graph.
+    energy_lower_bound : float or None
+        No sample of the problem has a lower energy, in the sense of ``upper_bound``.
+    sample : dict or None
+        The problem's own variables with their spins +1 and -1, or their bits 0 and 1.
     """
 
     cut_value: float
@@ -82,10 +100,22 @@ class CutResult:
     sweeps: int
     bound_certificate: str | None = field(default=None)
     certificate: SOSPResult | None = field(default=None)
+    solutions: tuple[Solution, ...] = field(default=())
+    energy: float | None = field(default=None)
+    energy_lower_bound: float | None = field(default=None)
+    sample: Mapping[Any, int] | None = field(default=None)
+
+    @property
+    def spins(self) -> NDArray[np.int8] | None:
+        """Spins of an Ising or QUBO problem in the order of its variables; bit 1 is spin +1."""
+        if self.sample is None:
+            return None
+        # The vertex of the fields, where there is one, comes first, and is on side +1.
+        return self.partition[self.partition.size - len(self.sample) :]
 
     @property
     def gap(self) -> float | None:
-        """Relative gap (upper_bound - cut_value) / upper_bound; 0 proves the cut optimal.
+        """Relative gap (upper_bound - cut_value) / |upper_bound|; 0 proves the cut optimal.
 
         None without a bound. Where the bound is 0 the gap is 0 if the cut is 0 too, else infinite.
         """
@@ -94,7 +124,8 @@ class CutResult:
         difference = self.upper_bound - self.cut_value
         if difference == 0.0:
             return 0.0
-        return difference / self.upper_bound if self.upper_bound else float("inf")
+        # Fixed vertices may leave negative cuts only.
+        return difference / abs(self.upper_bound) if self.upper_bound else math.inf
 
     def __str__(self) -> str:
         """Return a short report for people."""
@@ -106,6 +137,12 @@ class CutResult:
             lines.append("bound    none")
         else:
             lines.append(f"bound    {self.upper_bound:.12g}  (gap {self.gap:.3%})")
+        if self.energy is not None:
+            lines.append(self._energy_line(self.energy))
+        if len(self.solutions) > 1:
+            others = len(self.solutions) - 1
+            least = self.solutions[-1].cut_value
+            lines.append(f"others   {others} different, down to {least:.12g}")
         if self.sdp_value is not None:
             lines.append(
                 f"SDP      {self.sdp_value:.12g}  (random rounding: {self.expected_cut:.12g})"
@@ -118,10 +155,22 @@ class CutResult:
             lines.extend(f"  {line}" for line in str(self.certificate).splitlines())
         return "\n".join(lines)
 
+    def _energy_line(self, energy: float) -> str:
+        if self.energy_lower_bound is None:
+            return f"energy   {energy:.12g}"
+        return f"energy   {energy:.12g}  (no less than {self.energy_lower_bound:.12g})"
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON types; ``sets`` become sorted lists, an infinite gap None."""
+        """Everything in plain JSON types.
+
+        ``sets`` become sorted lists, ``solutions`` lists [cut value, partition], ``sample`` a list
+        of [variable, value], an infinite gap None.
+        """
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         fields["partition"] = self.partition.tolist()
+        fields["solutions"] = [[value, signs.tolist()] for value, signs in self.solutions]
+        if self.sample is not None:
+            fields["sample"] = [[_plain(label), value] for label, value in self.sample.items()]
         fields["sets"] = [_sorted([_plain(label) for label in side]) for side in self.sets]
         fields["history"] = [list(row) for row in self.history]
         fields["seconds"] = dict(self.seconds)

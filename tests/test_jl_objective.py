@@ -461,6 +461,8 @@ def test_noise_collapses(method, loss, sigma):
     # Equality up to rounding is allowed: with one sigma and equal eigenvalues the bound is sharp.
     assert noise <= (1 + 1e-9) * slope / (2 * f.lam + smallest)
     assert noise <= rho / (2 * f.lam - curvature_tol)
+    assert noise <= result.collapse_bound
+    assert result.stein_residual < 1e-10
     assert noise < 0.02 * np.linalg.norm(block_view(f, start, "W"))
     # The matrix that is left is no worse than the random one we began with.
     fixed = result.x.copy()

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from derand_fast.results import CutResult, HistoryRow
+from derand_fast.results import CutResult, HistoryRow, Solution
 
 INF = math.inf
 
@@ -30,6 +30,10 @@ def make_result(**changes):
         "sweeps": 1234,
         "bound_certificate": "proven: by hand",
         "certificate": None,
+        "solutions": (
+            Solution(12.0, np.array([1, -1, 1], dtype=np.int8)),
+            Solution(10.0, np.array([1, 1, -1], dtype=np.int8)),
+        ),
     }
     return CutResult(**(fields | changes))
 
@@ -71,6 +75,18 @@ def test_every_field_is_documented():
         assert field.name in CutResult.__doc__, field.name
 
 
+def test_solutions_have_names():
+    value, partition = solution = make_result().solutions[1]
+    assert (solution.cut_value, solution.partition.tolist()) == (value, partition.tolist())
+
+
+def test_spins_are_the_end_of_the_partition():
+    assert make_result().spins is None
+    problem = make_result(energy=0.0, sample={"a": 0, "b": 1})
+    assert problem.spins.tolist() == [-1, 1]
+    assert make_result(sample={}).spins.size == 0
+
+
 def test_history_rows_have_names():
     row = HistoryRow(0.5, 12.0, None)
     assert (row.seconds, row.cut_value, row.upper_bound) == (0.5, 12.0, None)
@@ -95,6 +111,8 @@ def test_history_rows_have_names():
         (5e-324, 1e-323, 0.5),  # the two smallest numbers there are
         (1e308, 1.6e308, 0.375),
         (0.0, 5e-324, 1.0),
+        (-16.0, -12.0, 1.0 / 3.0),  # of fixed vertices: relative to |bound|
+        (-16.0, -16.0, 0.0),
     ],
 )
 def test_gap(cut, bound, gap):
@@ -116,6 +134,7 @@ def test_report():
         "cut      12\n"
         "sides    2 + 1 vertices\n"
         "bound    16  (gap 25.000%)\n"
+        "others   1 different, down to 10\n"
         "SDP      15.5  (random rounding: 11.25)\n"
         "time     1.500 s, 1234 sweeps\n"
         "method   anneal, seed 7: all 1234 sweeps done\n"
@@ -125,7 +144,13 @@ def test_report():
 
 def test_report_without_bound():
     text = str(
-        make_result(upper_bound=None, sdp_value=None, expected_cut=None, bound_certificate=None)
+        make_result(
+            upper_bound=None,
+            sdp_value=None,
+            expected_cut=None,
+            bound_certificate=None,
+            solutions=(),
+        )
     )
     assert text == (
         "cut      12\n"
@@ -134,6 +159,14 @@ def test_report_without_bound():
         "time     1.500 s, 1234 sweeps\n"
         "method   anneal, seed 7: all 1234 sweeps done"
     )
+
+
+def test_report_of_a_problem():
+    sample = {"a": 1, "b": -1, "c": 1}
+    text = str(make_result(energy=-3.5, energy_lower_bound=-4.0, sample=sample))
+    assert "  (gap 25.000%)\nenergy   -3.5  (no less than -4)\nothers " in text
+    text = str(make_result(energy=-3.5, upper_bound=None, sample=sample))
+    assert "bound    none\nenergy   -3.5\nothers " in text
 
 
 def test_report_of_large_and_tiny_values():
@@ -165,7 +198,22 @@ def test_to_dict():
         "sweeps": 1234,
         "bound_certificate": "proven: by hand",
         "certificate": None,
+        "solutions": [[12.0, [1, -1, 1]], [10.0, [1, 1, -1]]],
+        "energy": None,
+        "energy_lower_bound": None,
+        "sample": None,
     }
+
+
+def test_to_dict_of_a_problem():
+    problem = make_result(
+        energy=-3.5,
+        energy_lower_bound=-4.0,
+        sample={"a": 1, (0, 1): 0, np.int64(3): 1},
+    )
+    fields = strict_json(problem)
+    assert (fields["energy"], fields["energy_lower_bound"]) == (-3.5, -4.0)
+    assert fields["sample"] == [["a", 1], ["(0, 1)", 0], [3, 1]]
 
 
 def test_to_dict_without_bound():

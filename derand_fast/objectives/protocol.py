@@ -51,6 +51,10 @@ class Objective(Protocol):
         Optional. ``bias_hessian(x)`` is H_bb, the Hessian in the block "b" alone, (n_b, n_b): a
         dense array, a scipy.sparse array or a ``LinearOperator``. For f = E[g(Wx + b)] +
         lam ||W||_F^2 it contains no 2 lam I, and grad_W f = (H_bb + 2 lam I) W.
+    weight_curvature : method
+        Optional, for tied weights (W = sigma I): ``weight_curvature(x)`` has the shape of the block
+        "W", each entry the Rayleigh quotient of H_bb along that entry's direction, and
+        grad_W f = (weight_curvature + 2 lam) W entry by entry.
     collapse_step : method
         Optional. ``collapse_step(x)`` is the (n_params,) step that sets the block "W" to 0, the
         Newton step in W alone with H_bb + 2 lam I for its Hessian. `newton_cg` tries it. Only for
@@ -110,7 +114,7 @@ def check_objective(objective: Any) -> int:
         raise TypeError(f"{kind} is no objective: it lacks {', '.join(missing)}")
     optional = [
         name
-        for name in ("bias_hessian", "collapse_step")
+        for name in ("bias_hessian", "collapse_step", "weight_curvature")
         if getattr(objective, name, None) is not None
     ]
     for name in (*_METHODS, *optional):

@@ -103,6 +103,10 @@ def _basel_share(call: int) -> float:
     return 6.0 / (math.pi * call) ** 2
 
 
+# A few operations on numbers that are right to half a unit in the last place.
+_ROUNDING = 1e-15
+
+
 class Collapse(NamedTuple):
     """What is known about ||W|| at a point."""
 
@@ -123,7 +127,8 @@ def has_weights(objective: Any) -> bool:
     if not lam or "W" not in blocks or "b" not in blocks:
         return False
     rows, weights = math.prod(blocks["b"].shape), math.prod(blocks["W"].shape)
-    return rows > 0 and weights > 0 and weights % rows == 0
+    tied = getattr(objective, "weight_curvature", None) is not None
+    return rows > 0 and weights > 0 and (tied or weights % rows == 0)
 
 
 def measure_collapse(
@@ -137,8 +142,10 @@ def measure_collapse(
 
     (H_bb + 2 lam I) W = grad_W f - R defines the residual R, 0 for a Gaussian expectation. So
     ||W||_F <= (||grad_W f||_F + ||R||_F) / (2 lam - mu) wherever lambda_min(H_bb) >= -mu > -2 lam.
-    Where H_bb is cut out of the Hessian products, its smallest eigenvalue is at least that of the
-    whole (Cauchy), and the certificate of the whole serves too.
+    Where weights are tied (W = sigma I), the objective gives the Rayleigh quotients of H_bb along
+    them, and the same holds entry by entry. Where H_bb is cut out of the Hessian products, its
+    smallest eigenvalue is at least that of the whole (Cauchy), and the certificate of the whole
+    serves too.
     """
     objective = evaluator.objective
     lam = float(objective.lam)
@@ -149,13 +156,20 @@ def measure_collapse(
     lower = _bias_lower(product, rows, lam, delta, seeds)
     if matrix is None:
         lower = max(lower, lambda_min_lower)
-    W = point.x[weights].reshape(rows, -1)
-    gradient = point.grad[weights].reshape(rows, -1)
-    image = np.column_stack([product(np.ascontiguousarray(column)) for column in W.T])
-    residual = norm((gradient - image - 2.0 * lam * W).ravel())
+    W, gradient = point.x[weights], point.grad[weights]
+    curvature = evaluator.weight_curvature(point.x)
+    if curvature is None:
+        columns = W.reshape(rows, -1).T
+        products = [product(np.ascontiguousarray(column)) for column in columns]
+        image = np.column_stack(products).ravel()
+    else:
+        image = curvature.ravel() * W
+    residual = norm(gradient - image - 2.0 * lam * W)
     if 2.0 * lam + lower <= 0.0:
         return Collapse(None, residual)
-    return Collapse((norm(gradient.ravel()) + residual) / (2.0 * lam + lower), residual)
+    # Where the bound is an equality, rounding must not make it false.
+    bound = (norm(gradient) + residual) / (2.0 * lam + lower)
+    return Collapse((1.0 + _ROUNDING) * bound, residual)
 
 
 def _bias_product(

@@ -94,7 +94,7 @@ class Collapser:
     def _with_an_input_fixed(self) -> Point | None:
         """Fix the input of largest weight at 1 or -1; None where f does not fall enough."""
         run, objective = self._run, self._run.evaluator.objective
-        if not has_weights(objective):
+        if not has_weights(objective) or hasattr(objective, "weight_curvature"):
             return None
         weights, biases = objective.blocks["W"].slice, objective.blocks["b"].slice
         start = run.point

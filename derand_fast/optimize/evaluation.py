@@ -114,6 +114,11 @@ class Evaluator:
         function = getattr(self.objective, "bias_hessian", None)
         return None if function is None else self._call("bias_hessian", 1, function, x)
 
+    def weight_curvature(self, x: Vector) -> Vector | None:
+        """Curvature that H_bb has along each tied weight, as the objective gives it, or None."""
+        function = getattr(self.objective, "weight_curvature", None)
+        return None if function is None else self._call("weight_curvature", 1, function, x)
+
     def _look_at_clock(self) -> None:
         if self.watching and self._budget.expired:
             raise Stopped(Status.TIME_LIMIT, "the time limit was reached")
