@@ -56,9 +56,9 @@ class DistortionCertificate(NamedTuple):
     distortion : float
         max |r - 1|.
     lowest_ratio, highest_ratio : float
-        Extremes of r, to the rounding of float64: all ratios are first computed in blocks, and those
-        within a margin of the extremes once more from the rows' own differences. The margin is
-        hundreds of times the rounding errors seen, not a proven bound of them.
+        Extremes of r, to the rounding of float64: all ratios are first computed in blocks, those
+        near an extreme once more from the rows' own differences. "Near" is 1e-11, or 3e-7 with
+        distances in float32: well above the rounding of the blocks, but not a proven bound of it.
     lowest_pair, highest_pair : tuple of two ints
         Row numbers where they occur.
     n_pairs : int
