@@ -37,8 +37,11 @@ def finite_number(name: str, number: Any, least: float, most: float = math.inf) 
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise TypeError(f"{name} must be a real number, not {number!r}")
     if not (math.isfinite(number) and least <= float(number) <= most):
-        bounds = f"at least {least:g}" + ("" if most == math.inf else f" and at most {most:g}")
-        raise ValueError(f"{name} must be finite, {bounds}; got {number}")
+        limits = [("at least", least), ("at most", most)]
+        rules = [f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit)]
+        raise ValueError(
+            f"{name} must be finite{', ' if rules else ''}{' and '.join(rules)}; got {number}"
+        )
     return float(number)
 
 

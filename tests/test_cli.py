@@ -111,7 +111,13 @@ def test_default_options(run, solver, rudy):
     assert solver.options == {
         "time_limit": None,
         "method": "anneal",
+        "effort": None,
         "sweeps": None,
+        "target": None,
+        "fixed": None,
+        "initial": None,
+        "n_solutions": 1,
+        "min_distance": 1,
         "seed": 0,
         "n_threads": None,
         "bound": True,
@@ -119,20 +125,71 @@ def test_default_options(run, solver, rudy):
     }
 
 
-def test_all_options(run, solver, rudy):
+def test_all_options(run, solver, rudy, tmp_path):
+    fixed, initial = tmp_path / "fixed.txt", tmp_path / "initial.txt"
+    fixed.write_text("# a comment\n\n2 +1\n4\t1\n3 -1\n")
+    initial.write_text("1\t-1\n2\t+1\n3\t-1\n4\t+1\n")
     arguments = (
-        "--time-limit 2.5 --method pgd --sweeps 7 --seed 3 --threads 2 --bound proof --progress"
+        "--time-limit 2.5 --method pgd --sweeps 7 --seed 3 --threads 2 --bound proof --progress "
+        f"--target 3.5 --solutions 4 --min-distance 2 --fixed {fixed} --initial {initial}"
     )
     assert run(rudy, *arguments.split())[0] == 0
     assert solver.options == {
         "time_limit": 2.5,
         "method": "pgd",
+        "effort": None,
         "sweeps": 7,
+        "target": 3.5,
+        "fixed": {2: 1, 4: 1, 3: -1},
+        "initial": {2, 4},
+        "n_solutions": 4,
+        "min_distance": 2,
         "seed": 3,
         "n_threads": 2,
         "bound": "proof",
         "progress": True,
     }
+
+
+@pytest.mark.parametrize(
+    ("word", "effort"), [("quick", "quick"), ("thorough", "thorough"), ("0.5", 0.5)]
+)
+def test_effort(run, solver, rudy, word, effort):
+    run(rudy, "--effort", word)
+    assert solver.options["effort"] == effort
+
+
+@pytest.mark.parametrize("option", ["--fixed", "--initial"])
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("1 +1\n2 0\n", "sides.txt, line 2: not 'label [+]1' or 'label -1': '2 0'"),
+        ("1\n", "line 1: not 'label"),
+        ("9 +1\n", "line 1: the graph has no vertex '9'"),
+        ("1 +1\n1 -1\n", "line 2: vertex '1' is on both sides"),
+        ("# nothing\n", "names no vertex"),
+        (b"\xff\xfe 1\n", "not UTF-8 text"),
+    ],
+)
+def test_bad_sides(run, solver, rudy, tmp_path, option, text, pattern):
+    path = tmp_path / "sides.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert_error(run(rudy, option, path), pattern)
+    assert solver.options is None
+
+
+def test_initial_cut_must_be_whole(run, solver, rudy, tmp_path):
+    path = tmp_path / "part.txt"
+    path.write_text("1 +1\n2 -1\n3 -1\n")
+    assert_error(run(rudy, "--initial", path), "says nothing of vertex '4'")
+
+
+def test_output_can_be_read_again(run, solver, rudy, tmp_path):
+    path = tmp_path / "cut.txt"
+    run(rudy, "--output", path)
+    assert run(rudy, "--initial", path, "--fixed", tmp_path / "absent.txt")[0] == 2
+    assert run(rudy, "--initial", path)[0] == 0
+    assert solver.options["initial"] == {1, 3}
 
 
 @pytest.mark.parametrize(("word", "value"), [("on", True), ("off", False), ("proof", "proof")])
@@ -378,7 +435,7 @@ def test_failure_after_the_work_keeps_report_and_old_file(run, solver, rudy, tmp
 
     target = tmp_path / "cut.txt"
     target.write_text("old")
-    monkeypatch.setattr(command, "_write_cut", fill_the_disk)
+    monkeypatch.setattr(command, "write_cut", fill_the_disk)
     status, out, err = run(rudy, "--output", target, "--plot", tmp_path / "p.png")
     assert status == 3
     assert out.startswith("cut      4\n")

@@ -41,6 +41,8 @@ MODULES = find_modules()
 DOCUMENTED = [
     ("derand_fast.maxcut", "max_cut"),
     ("derand_fast.graphs", "as_graph"),
+    ("derand_fast.ising", "from_ising"),
+    ("derand_fast.ising", "from_qubo"),
     ("derand_fast.generators", "random_graph"),
     ("derand_fast.generators", "torus_grid"),
     ("derand_fast.generators", "planar_union"),

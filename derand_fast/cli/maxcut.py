@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from derand_fast.cli.messages import INTERRUPTED, NOT_WRITTEN, OK, complain, input_errors
+from derand_fast.cli.cut_files import read_sides, write_cut
+from derand_fast.cli.messages import (
+    INTERRUPTED,
+    NOT_WRITTEN,
+    OK,
+    CommandError,
+    complain,
+    input_errors,
+)
 from derand_fast.cli.options import (
     add_output_options,
     add_progress_bar,
@@ -42,10 +50,11 @@ graph files (packed as .gz or not):
   .edges .edgelist .csv .tsv        one line 'u v [w]' for each edge
   anything else                     rudy: a line 'n m', then m lines 'i j [w]'
 
-vertex labels, in --output and in the "sets" of --json:
+vertex labels, in --output, --fixed, --initial and in the "sets" of --json:
   The vertices are called what the file calls them: 1, ..., n in rudy and Matrix
   Market files, their names in edge lists. Those of the built-in graph are
-  0, ..., 799. The first vertex is always on side +1.
+  0, ..., 799. The first vertex is on side +1, unless vertices are fixed.
+  What --output writes can be read by --initial, and by --fixed if cut short.
 
 exit status:
   0    done
@@ -53,6 +62,14 @@ exit status:
   3    an output could not be written
   130  interrupted (Ctrl-C): the best cut so far is reported if there was one
 """
+
+
+def _effort(text: str) -> str | float:
+    """Return a number, or the word as it is; the solver knows which words there are."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +93,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="anneal",
         help="anneal (default, the best cuts), or a descent to a certified stationary point",
     )
-    add("--sweeps", metavar="N", type=int, help="annealing sweeps, all searches together")
+    plan = parser.add_mutually_exclusive_group()
+    plan.add_argument(
+        "--effort",
+        metavar="E",
+        type=_effort,
+        help="how much to search: quick, normal (default without a time limit), thorough, or a "
+        "multiple of normal",
+    )
+    plan.add_argument(
+        "--sweeps", metavar="N", type=int, help="annealing sweeps, all searches together"
+    )
+    add("--target", metavar="X", type=float, help="stop once a cut of at least X is found")
+    add(
+        "--fixed",
+        metavar="SIDES.txt",
+        type=Path,
+        help="vertices that must be on a side: one line 'label +1' or 'label -1' each",
+    )
+    add(
+        "--initial",
+        metavar="CUT.txt",
+        type=Path,
+        help="a cut to start from, as --output writes it; the answer is never worse",
+    )
+    add(
+        "--solutions",
+        metavar="K",
+        type=int,
+        default=1,
+        help='up to K different good cuts in the report, and in the "solutions" of --json',
+    )
+    add(
+        "--min-distance",
+        metavar="D",
+        type=int,
+        default=1,
+        help="any two of them differ in at least D vertices (default: 1)",
+    )
     add_seed(parser, "the search")
     add_threads(parser)
     add(
@@ -99,13 +153,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Solve and write; return the exit status."""
     check_progress_bar(arguments)
     check_plot(arguments)
-    check_outputs(arguments, FILE=arguments.file)
+    inputs = {"FILE": arguments.file, "--fixed": arguments.fixed, "--initial": arguments.initial}
+    check_outputs(arguments, **inputs)
     graph = _load_graph(arguments.file)
     result = _solve(graph, arguments)
     written = write_everything(
         _to_json(result, graph) if arguments.json else str(result),
         arguments,
-        output=lambda path: _write_cut(path, result, graph),
+        output=lambda path: write_cut(path, result.cut_value, _labelled_sides(result, graph)),
         plot=result.plot,
     )
     if not written:
@@ -139,12 +194,20 @@ def _with_file_labels(graph: CSRGraph, name: str) -> CSRGraph:
 def _solve(graph: CSRGraph, arguments: argparse.Namespace) -> CutResult:
     from derand_fast.maxcut import max_cut
 
+    fixed = _sides(arguments.fixed, graph)
+    initial = _sides(arguments.initial, graph)
     with input_errors("the search failed", _SUBJECT):
         return max_cut(
             graph,
             time_limit=arguments.time_limit,
             method=arguments.method,
+            effort=arguments.effort,
             sweeps=arguments.sweeps,
+            target=arguments.target,
+            fixed=fixed,
+            initial=None if initial is None else _side_of(initial, graph, arguments.initial),
+            n_solutions=arguments.solutions,
+            min_distance=arguments.min_distance,
             seed=arguments.seed,
             n_threads=arguments.threads,
             bound=_BOUNDS[arguments.bound],
@@ -160,13 +223,23 @@ def _to_json(result: CutResult, graph: CSRGraph) -> str:
     return to_json(fields)
 
 
+def _labels(graph: CSRGraph) -> Sequence[Any]:
+    """Return the labels in the graph's order; those of files are ints or strings."""
+    return range(graph.n_vertices) if graph.labels is None else graph.labels
+
+
 def _labelled_sides(result: CutResult, graph: CSRGraph) -> Iterator[tuple[Any, int]]:
-    """Pairs (label, +1 or -1) in the graph's order; the labels of files are ints or strings."""
-    labels = range(graph.n_vertices) if graph.labels is None else graph.labels
-    return zip(labels, result.partition.tolist(), strict=True)
+    """Pairs (label, +1 or -1) in the graph's order."""
+    return zip(_labels(graph), result.partition.tolist(), strict=True)
 
 
-def _write_cut(path: Path, result: CutResult, graph: CSRGraph) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(f"# cut {result.cut_value!r}\n")
-        file.writelines(f"{label}\t{side:+d}\n" for label, side in _labelled_sides(result, graph))
+def _sides(path: Path | None, graph: CSRGraph) -> dict[Any, int] | None:
+    return None if path is None else read_sides(path, _labels(graph))
+
+
+def _side_of(sides: dict[Any, int], graph: CSRGraph, path: Path) -> set[Any]:
+    """Return the vertices on side +1 of a cut that must say where all are."""
+    missing = [label for label in _labels(graph) if label not in sides]
+    if missing:
+        raise CommandError(f"{path} says nothing of vertex {str(missing[0])!r}")
+    return {label for label, side in sides.items() if side > 0}

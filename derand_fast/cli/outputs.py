@@ -18,8 +18,8 @@ from derand_fast.cli.messages import NOT_WRITTEN, PROGRAM, CommandError, complai
 __all__ = ["check_outputs", "to_json", "write_everything"]
 
 
-def check_outputs(arguments: argparse.Namespace, **inputs: str | None) -> None:
-    """Check that --output and --plot can be written, and are not one file or an input's.
+def check_outputs(arguments: argparse.Namespace, **inputs: str | Path | None) -> None:
+    """Check that --output and --plot can be written, and that no file is named twice.
 
     Raises
     ------
