@@ -1,6 +1,6 @@
 """Iterations against rho on a problem where the rates of the theory are nearly reached.
 
-    python bench/rates.py [--plot rates.png]
+    python bench/rates.py [--plot rates.png] [--csv rates.csv]
 
 The problem: f(x, y) = (1 + x^2)^(-p/2) + (y^4/4 - y^2/2), p = 0.1, from (1, 0). y = 0 is a ridge
 (curvature -1); then a valley leads to infinity in x, where |f'| is about p x^(-p-1). There
@@ -24,6 +24,7 @@ from unittest import mock
 
 import numpy as np
 from machine import describe
+from tables import write_csv
 
 from derand_fast.optimize import hessian_descent, line_search, newton_cg, pgd
 
@@ -93,6 +94,7 @@ def draw(path: str, rhos: list[float], counts: dict[str, list[int]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plot", help="save a figure there")
+    parser.add_argument("--csv", help="write the iterations there")
     parser.add_argument("--smallest", type=float, default=3e-3, help="smallest rho")
     arguments = parser.parse_args()
     rhos = [float(rho) for rho in np.geomspace(3e-2, arguments.smallest, 7)]
@@ -108,6 +110,13 @@ def main() -> None:
         print(f"| {name} | {cells} | {slope(rhos, counts[name]):.2f} | {theory:g} |", flush=True)
     if arguments.plot:
         draw(arguments.plot, rhos, counts)
+    if arguments.csv:
+        rows = [
+            {"method": name, "rho": rho, "iterations": count, "slope": slope(rhos, iterations)}
+            for name, iterations in counts.items()
+            for rho, count in zip(rhos, iterations, strict=True)
+        ]
+        write_csv(arguments.csv, rows)
 
 
 if __name__ == "__main__":

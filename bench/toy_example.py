@@ -1,6 +1,6 @@
 """The paper's toy example: who carries the solution, the random weight or the bias?
 
-    python bench/toy_example.py [--plot FILE]
+    python bench/toy_example.py [--plot FILE] [--csv FILE]
 
 minimises f(w, b) = E[(ReLU_iota(w x + b)^3 - 1)^2] + lam w^2, x ~ N(0, 1), from w = 1, b = 0, once
 over w and b and once over w alone with b = 0, for a sweep of lam, and prints a Markdown table. With
@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from machine import describe
 from scipy.optimize import minimize
+from tables import write_csv
 
 from derand_fast.objectives import GaussianExpectation, GaussianFunction
 
@@ -66,6 +67,7 @@ def main():
     """Print the table, and draw it if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plot", type=Path, help="file for a picture (needs matplotlib)")
+    parser.add_argument("--csv", type=Path, help="file for the numbers")
     arguments = parser.parse_args()
     print(f"{describe()}\n")
     print("| lam | trained: w | b | f | frozen: w | f | quadrature error |")
@@ -74,21 +76,33 @@ def main():
     for lam in LAMBDAS:
         w, b, f, error = solve(lam, trained=True)
         w_frozen, _, f_frozen, error_frozen = solve(lam, trained=False)
-        rows.append((lam, max(w, 1e-16), w_frozen))
+        rows.append(
+            {"lam": lam, "w": w, "b": b, "f": f, "w_frozen": w_frozen, "f_frozen": f_frozen}
+        )
         print(
             f"| {lam:.1e} | {w:.1e} | {b:.6f} | {f:.1e} | {w_frozen:.4f} | {f_frozen:.4f} "
             f"| {max(error, error_frozen):.0e} |"
         )
     if arguments.plot:
-        import matplotlib.pyplot as plt
+        draw(arguments.plot, rows)
+    if arguments.csv:
+        write_csv(arguments.csv, rows)
 
-        lams, trained, frozen = zip(*rows, strict=True)
-        figure, axes = plt.subplots()
-        axes.loglog(lams, frozen, "o-", label="bias frozen at 0")
-        axes.loglog(lams, trained, "s-", label="bias trained")
-        axes.set(xlabel="lam", ylabel="|w| at the minimum")
-        axes.legend()
-        figure.savefig(arguments.plot)
+
+def draw(path, rows):
+    """Draw |w| at the minimum against lam."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    lams = [row["lam"] for row in rows]
+    axes.loglog(lams, [row["w_frozen"] for row in rows], "o-", label="bias frozen at 0")
+    trained = [max(row["w"], 1e-16) for row in rows]
+    axes.loglog(lams, trained, "s-", label="bias trained (1e-16 stands for less)")
+    axes.set(xlabel="lambda", ylabel="|w| at the minimum")
+    axes.grid(alpha=0.25)
+    axes.legend()
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
