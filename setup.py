@@ -1,12 +1,11 @@
-"""Build recipe: one Cython extension, kernels/ installed as derand_fast.kernels."""
+"""Build recipe: three Cython extensions, kernels/ installed as derand_fast.kernels."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
-from setuptools.command.build_py import build_py
+from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("kernels")
 
@@ -22,29 +21,21 @@ def stage_declarations() -> str:
     return "build/pxd"
 
 
-class BuildPyWithDigest(build_py):
-    """Append one digest of all kernel sources to each built kernel file.
+class BuildExtensions(build_ext):
+    """Leave the options in the sources, which are for GCC and Clang, to those."""
 
-    Numba's disk cache watches only the file a function sits in. With the digest a change in any
-    kernel file changes them all, so an upgrade never runs stale machine code of a callee.
-    """
-
-    def run(self) -> None:
-        super().run()
-        if self.editable_mode:
-            return
-        digest = hashlib.sha256()
-        for source in sorted(KERNELS.glob("*.py")):
-            digest.update(source.read_bytes())
-        for built in sorted(Path(self.build_lib, "derand_fast", "kernels").glob("*.py")):
-            text = (KERNELS / built.name).read_text(encoding="utf-8")
-            built.write_text(f"{text}# kernel sources: {digest.hexdigest()}\n", encoding="utf-8")
+    def build_extensions(self) -> None:
+        if self.compiler.compiler_type == "msvc":
+            for extension in self.extensions:
+                extension.extra_compile_args = []
+        super().build_extensions()
 
 
 setup(
     packages=[
         "derand_fast",
         "derand_fast.cli",
+        "derand_fast.distributed",
         "derand_fast.kernels",
         "derand_fast.objectives",
         "derand_fast.optimize",
@@ -56,10 +47,13 @@ setup(
         "derand_fast.kernels": ["*.pxd", "*.pyx", "*.pyi"],
     },
     ext_modules=cythonize(
-        [Extension("derand_fast.kernels.lanczos", ["kernels/lanczos.pyx"])],
+        [
+            Extension(f"derand_fast.kernels.{name}", [f"kernels/{name}.pyx"])
+            for name in ("cuts", "gauss_hermite", "lanczos")
+        ],
         include_path=[stage_declarations()],
         build_dir="build/cython",
         compiler_directives={"language_level": 3},
     ),
-    cmdclass={"build_py": BuildPyWithDigest},
+    cmdclass={"build_ext": BuildExtensions},
 )

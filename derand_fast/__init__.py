@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from derand_fast.optimize import hessian_descent as hessian_descent
     from derand_fast.optimize import newton_cg as newton_cg
     from derand_fast.optimize import pgd as pgd
+    from derand_fast.precompile import WarmupReport as WarmupReport
+    from derand_fast.precompile import warmup as warmup
     from derand_fast.results import CutResult as CutResult
     from derand_fast.results import HistoryRow as HistoryRow
     from derand_fast.results import Solution as Solution
@@ -50,6 +52,7 @@ _HOME = {
     "Solution": "results",
     "StructureResult": "structure",
     "Teacher": "teachers",
+    "WarmupReport": "precompile",
     "as_graph": "graphs",
     "certify": "optimize",
     "discover_structure": "structure",
@@ -61,6 +64,7 @@ _HOME = {
     "newton_cg": "optimize",
     "pgd": "optimize",
     "random_network": "networks",
+    "warmup": "precompile",
 }
 __all__ = [
     "CSRGraph",
@@ -78,6 +82,7 @@ __all__ = [
     "Solution",
     "StructureResult",
     "Teacher",
+    "WarmupReport",
     "as_graph",
     "certify",
     "discover_structure",
@@ -89,6 +94,7 @@ __all__ = [
     "newton_cg",
     "pgd",
     "random_network",
+    "warmup",
 ]
 
 

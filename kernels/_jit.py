@@ -4,6 +4,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numba
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
+
+from derand_fast.kernels._cache import KernelCache, is_cacheable
 
 # Contraction and reassociation let LLVM vectorise sums; NaN and infinity keep their meaning,
 # so finite-ness checks still work (plain fastmath=True would delete them).
@@ -23,8 +27,8 @@ def kernel(
     must be kept as written (``False``), or as written but with fused multiply-add (``"contract"``).
     The flags stick to the kernel's own instructions, also after LLVM inlines it into a caller.
     ``inline`` asks LLVM, not Numba, to inline (``alwaysinline`` costs no typing time).
-    ``cache=False`` is for kernels that close over another function: their cache key changes with
-    each process, so a cache would only fill the disk.
+    ``cache=False`` is for kernels that close over another function, which no key can tell from
+    the next one. Functions of other folders are not cached either (see ``_cache``).
     """
     flags: set[str] | bool = set(FASTMATH) if fastmath is True else False
     if fastmath == "contract":
@@ -39,10 +43,21 @@ def kernel(
         options["forceinline"] = True
 
     def decorate(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(cache=cache, **options)(function)
-        except RuntimeError:
-            # Neither the package folder nor the user's cache folder can be written.
-            return numba.njit(cache=False, **options)(function)
+        dispatcher = numba.njit(**options)(function)
+        if cache and is_cacheable(function):
+            dispatcher._cache = KernelCache(function)
+        return dispatcher
 
     return decorate
+
+
+def c_function(signature: Any, function: Callable[..., Any], *, cache: bool = True) -> Any:
+    """Compile ``function`` for C; keep the result alive as long as its ``address`` is in use.
+
+    ``cache=False`` is for functions that close over another one.
+    """
+    compiled: Any = CFunc(function, normalize_signature(signature), {}, {"error_model": "numpy"})
+    if cache and is_cacheable(function):
+        compiled._cache = KernelCache(function)
+    compiled.compile()
+    return compiled

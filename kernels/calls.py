@@ -9,26 +9,16 @@ of time in a loop but of code: reference counts, shapes and strides for each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from derand_fast.kernels._jit import c_function
 
-def c_function(signature: Any, function: Callable[..., Any], *, cache: bool = True) -> Any:
-    """Compile ``function`` for C; keep the result alive as long as its ``address`` is in use.
-
-    ``cache=False`` is for functions that close over another one.
-    """
-    try:
-        return numba.cfunc(signature, cache=cache, error_model="numpy")(function)
-    except RuntimeError:
-        # Neither the package folder nor the user's cache folder can be written.
-        return numba.cfunc(signature, cache=False, error_model="numpy")(function)
+__all__ = ["c_function", "call_at", "pointer"]
 
 
 @intrinsic

@@ -29,6 +29,7 @@ _COMMANDS = (
     "maxcut",
     "structure",
     "jl",
+    "warmup",
 )
 
 

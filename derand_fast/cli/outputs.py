@@ -15,7 +15,7 @@ from typing import Any
 
 from derand_fast.cli.messages import NOT_WRITTEN, PROGRAM, CommandError, complain, reason
 
-__all__ = ["check_outputs", "to_json", "write_everything"]
+__all__ = ["check_outputs", "print_report", "to_json", "write_everything"]
 
 
 def check_outputs(arguments: argparse.Namespace, **inputs: str | Path | None) -> None:
@@ -48,7 +48,7 @@ def write_everything(
     plot: Callable[[Path], object],
 ) -> bool:
     """Print the report and write the files asked for, each whether or not the others fail."""
-    written = _print_report(report)
+    written = print_report(report)
     if arguments.output is not None:
         written &= _write_file(arguments.output, output)
     if arguments.plot is not None:
@@ -77,7 +77,7 @@ def _check_writable(path: Path) -> None:
         raise CommandError(f"cannot write {path}: {reason(error)}", NOT_WRITTEN) from error
 
 
-def _print_report(text: str) -> bool:
+def print_report(text: str) -> bool:
     try:
         print(text, flush=True)
     except OSError as error:
