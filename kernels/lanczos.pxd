@@ -24,17 +24,19 @@ ctypedef int (*lanczos_product)(
 cdef enum:
     LANCZOS_MAX_BLOCKS = 6
 
+# What lanczos_run returns. Below 10: something to do, then run again; 10 to 14: done, the state holds
+# a valid answer; from 20: failed, the answer so far is that of the products before.
 cdef enum LanczosCode:
-    LANCZOS_RUNNING = 0
-    LANCZOS_NEED_START = 1
-    LANCZOS_NEED_SPACE = 2
-    LANCZOS_NEGATIVE_CURVATURE = 10
-    LANCZOS_CERTIFIED = 11
-    LANCZOS_EXACT = 12
-    LANCZOS_CONVERGED = 13
-    LANCZOS_NOT_CONVERGED = 14
-    LANCZOS_OPERATOR_FAILED = 20
-    LANCZOS_NON_FINITE = 21
+    LANCZOS_RUNNING = 0              # step_limit steps are done
+    LANCZOS_NEED_START = 1           # a start vector is wanted in lanczos_start_row
+    LANCZOS_NEED_SPACE = 2           # the capacity is used up
+    LANCZOS_NEGATIVE_CURVATURE = 10  # the Ritz value is below `threshold`
+    LANCZOS_CERTIFIED = 11           # lambda_min_lower has reached `target`
+    LANCZOS_EXACT = 12               # n products: the Ritz values are the eigenvalues
+    LANCZOS_CONVERGED = 13           # the residual is below `tol` times `scale`
+    LANCZOS_NOT_CONVERGED = 14       # max_products are used up
+    LANCZOS_OPERATOR_FAILED = 20     # the product returned anything but 1
+    LANCZOS_NON_FINITE = 21          # a product is not finite
 
 cdef struct LanczosState:
     # Set by lanczos_initialise; threshold and target may be changed before the first run.

@@ -267,8 +267,9 @@ def test_kernels_import_kernels_only(name):
         assert module.startswith("derand_fast.kernels."), module
 
 
-def test_the_extension_imports_kernels_only():
-    source = KERNELS / "lanczos.pyx"
+@pytest.mark.parametrize("name", ["cuts", "gauss_hermite", "lanczos"])
+def test_extensions_import_kernels_only(name):
+    source = KERNELS / f"{name}.pyx"
     if not source.is_file():
         pytest.skip("the installed package has no .pyx beside its extension")
     text = source.read_text(encoding="utf-8")
