@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from derand_fast.checks import whole_number
 
-__all__ = ["map_ranges", "thread_count"]
+__all__ = ["map_ranges", "one_blas_thread", "thread_count"]
 
 Result = TypeVar("Result")
 
@@ -36,3 +38,58 @@ def map_ranges(work: Callable[[int, int], Result], count: int, n_threads: int) -
     cuts = [count * part // parts for part in range(parts + 1)]
     with ThreadPoolExecutor(parts) as pool:
         return list(pool.map(work, cuts[:-1], cuts[1:]))
+
+
+class _BlasLimit:
+    """One limit of the process's BLAS for all who want it, lifted when the last is done."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limits: Any = None
+
+    def take(self) -> None:
+        """Set BLAS to one thread, or count one more who wants it so."""
+        with self._lock:
+            if self._users == 0:
+                from threadpoolctl import threadpool_limits
+
+                self._limits = threadpool_limits(limits=1, user_api="blas")
+                _leave_blas_to_others()
+            self._users += 1
+
+    def release(self) -> None:
+        """Restore the number when nobody wants the limit any more."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limits.restore_original_limits()
+                _leave_blas_to_others()
+
+
+def _leave_blas_to_others() -> None:
+    # threadpoolctl 3.8 passes over settings by threads other than the first, which may
+    # not be the one that restores.
+    import threadpoolctl
+
+    controller = getattr(threadpoolctl, "OpenBLASController", None)
+    leave = getattr(controller, "clear_controlling_thread", None)
+    if leave is not None:
+        leave()
+
+
+_blas_limit = _BlasLimit()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to one thread, on which its results do not depend; needs threadpoolctl.
+
+    The number belongs to the process. Where blocks in several Python threads overlap, each setting
+    and restoring it by itself would lift the limit under the others, and leave it behind at last.
+    """
+    _blas_limit.take()
+    try:
+        yield
+    finally:
+        _blas_limit.release()

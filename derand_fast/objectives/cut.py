@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,12 +33,23 @@ _PARALLEL_WORK = 20_000
 _TAU_RANGE = (1e-60, 1e60)
 # Numba's workqueue layer aborts when two Python threads are in parallel kernels at once.
 _parallel_lock = threading.Lock()
+_is_forked = False
+
+
+def _after_fork() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+# Numba's OpenMP layer ends a forked child that enters a parallel kernel after its parent did.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager
 def _threads(n_threads: int) -> Iterator[bool]:
     """Let parallel kernels run on this many threads; yields False where another has them."""
-    if n_threads == 1 or not _parallel_lock.acquire(blocking=False):
+    if n_threads == 1 or _is_forked or not _parallel_lock.acquire(blocking=False):
         yield False
         return
     try:
