@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -14,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from derand_fast.checks import finite_number, whole_number
 from derand_fast.networks import Network, random_network
+from derand_fast.notebook import report_as_html
 from derand_fast.objectives.network import NetworkRisk, RuleError
 from derand_fast.optimize import SOSPResult, certify, hessian_descent, newton_cg, pgd
-from derand_fast.optimize.result import Status
+from derand_fast.optimize.result import OptimizationRow, Status
 from derand_fast.teachers import Teacher
 
 __all__ = ["StructureResult", "StructureRow", "discover_structure"]
@@ -28,10 +30,19 @@ METHODS: dict[str, Callable[..., SOSPResult]] = {
     "hessian_descent": hessian_descent,
     "pgd": pgd,
 }
-# A rule is refined until its error at the result is below these shares of f(start) and of rho.
+# A rule is refined until its error at the result is below these shares of f(start) and of rho. A
+# coarse one leads to the neighbourhood of the result, where a finer one takes a few steps.
 _VALUE_ERROR = 1e-6
 _GRADIENT_ERROR = 0.5
-_MOST_REFINEMENTS = 3
+_MOST_REFINEMENTS = 8
+# Rows of plain stochastic gradient descent lie so far apart that there are few, however many steps.
+_SGD_ROWS_GROW = 1.1
+# Steps between two looks at the rule's error.
+_WATCH_EVERY = 10
+# Nodes on each of the teacher's k axes in the first rule.
+_FIRST_INSIDE = {1: 64, 2: 20, 3: 10}
+# No finer rules than that are descended by.
+_MOST_INSIDE = {1: 200, 2: 200, 3: 96}
 
 
 class StructureRow(NamedTuple):
@@ -61,8 +72,8 @@ class StructureResult:
         Largest angle, in radians, between the teacher's subspace and the span of the first k right
         singular vectors of W_1 (pi / 2 where W_1 has a rank below k).
     certificate : SOSPResult
-        Whether the point is second-order stationary, both bounds on ||W_perp||, the work done. The
-        block "W" is W_perp in coordinates along and across the teacher's directions.
+        Whether the point is second-order stationary, both bounds on ||W_perp||, the work done with
+        all rules. The block "W" is W_perp in coordinates along and across the teacher's directions.
     lemma_applies : bool
         Whether the inputs are Gaussian. If not, the bounds are still measured at the point, but no
         theorem promises a collapse.
@@ -114,6 +125,10 @@ class StructureResult:
         from derand_fast.plot import plot_structure
 
         return plot_structure(self, path)
+
+    def _repr_html_(self) -> str:
+        """Return the report for notebooks."""
+        return report_as_html("Structure discovery", str(self))
 
     def __str__(self) -> str:
         """Return a short report for people."""
@@ -191,7 +206,7 @@ def discover_structure(
         See `NetworkRisk`.
     method : {"newton_cg", "hessian_descent", "pgd", "sgd"}
         "sgd" is plain stochastic gradient descent on fresh Gaussian samples, for comparison:
-        options ``steps`` (20000), ``learning_rate`` (0.05), ``batch_size`` (32).
+        options ``steps`` (20000), ``learning_rate`` (0.05), ``batch_size`` (32), ``progress``.
     rho : float
         Target for the norm of the gradient.
     curvature_tol : float, optional
@@ -199,7 +214,7 @@ def discover_structure(
     seed : int
         Of directions, student, rules and methods. The same seed gives the same bits.
     time_limit : float, optional
-        Seconds for the descent.
+        Seconds for the descent. The curvature where it has come to is measured afterwards.
     n_threads : int, optional
         Threads at most.
     **options
@@ -218,8 +233,8 @@ def discover_structure(
     -----
     Because grad_{W_perp} f = (H_bb + 2 lam I) W_perp, Newton's step in W_perp alone is -W_perp; it
     is tried where f curves upwards along it and taken if f falls. From then on the work is that of
-    a problem in k dimensions. Where the rule's error at the result exceeds its share, the descent
-    goes on from there with a finer rule.
+    a problem in k dimensions. The first rule is coarse; where its error outweighs the gradient, or
+    its share of the targets at the result, the descent goes on from there with a finer one.
 
     References
     ----------
@@ -247,6 +262,7 @@ def discover_structure(
         train=train,
         rule=rule,
         n_nodes=n_nodes,
+        n_inside=None if name == "sgd" else _FIRST_INSIDE.get(teacher.n_indices),
         inputs=inputs,
         seed=seed,
         n_threads=n_threads,
@@ -330,6 +346,29 @@ class _Recorder:
         return self._callback(intermediate_result)
 
 
+class _Watch:
+    """Callback of one descent: ends it where the rule's error outweighs the gradient.
+
+    From there on the steps would serve the nodes, not the risk. With few nodes and weights that
+    nothing holds back they lead far away.
+    """
+
+    def __init__(self, risk: NetworkRisk, recorder: _Recorder) -> None:
+        self.finer = risk.refined()
+        self.is_coarse = False
+        self._recorder, self._steps = recorder, 0
+
+    def __call__(self, intermediate_result: Any) -> object:
+        state = intermediate_result
+        stop = self._recorder(state)
+        self._steps += 1
+        if self._steps % _WATCH_EVERY == 0:
+            _, gradient = self.finer.value_and_grad(state.x)
+            error = float(np.linalg.norm(gradient - state.jac))
+            self.is_coarse = error > _GRADIENT_ERROR * state.grad_norm
+        return stop or self.is_coarse
+
+
 def _descend(
     method: Callable[..., SOSPResult],
     risk: NetworkRisk,
@@ -340,19 +379,54 @@ def _descend(
     """Descend, with finer rules as long as the rule's error is too large for the targets."""
     begin = perf_counter()
     x, scale = risk.start, max(abs(recorder.rows[0].fun), 1.0)
+    legs: list[SOSPResult] = []
     for refinement in range(_MOST_REFINEMENTS + 1):
         left = None if time_limit is None else max(time_limit - (perf_counter() - begin), 1e-3)
-        result = method(risk, x, callback=recorder, time_limit=left, **options)
+        watch = _Watch(risk, recorder) if risk.gaussian else None
+        result = method(risk, x, callback=watch or recorder, time_limit=left, **options)
+        legs.append(result)
         error = risk.rule_error(result.x)
         fine = error.value <= _VALUE_ERROR * scale and error.gradient <= (
             _GRADIENT_ERROR * options["rho"]
         )
         # Where rules differ by more than rounding, no step may seem to lead down.
-        stopped = not result.certified and result.status != Status.NO_DECREASE
-        if fine or stopped or not risk.gaussian or refinement == _MOST_REFINEMENTS:
+        over = not result.certified and result.status != Status.NO_DECREASE
+        over = over and not (watch and watch.is_coarse)
+        if fine or over or watch is None or refinement == _MOST_REFINEMENTS:
             break
-        risk, x = risk.refined(), result.x
-    return risk, result, error
+        if watch.finer.n_inside > _MOST_INSIDE.get(risk.teacher.n_indices, risk.n_inside):
+            break
+        risk, x = watch.finer, result.x
+    if result.status == Status.TIME_LIMIT:
+        legs.append(_measured(risk, result, options))
+    return risk, _joined(legs), error
+
+
+def _measured(risk: NetworkRisk, result: SOSPResult, options: dict[str, Any]) -> SOSPResult:
+    """Say what is known of curvature and ||W|| where time ran out."""
+    names = ("rho", "curvature_tol", "seed", "delta")
+    known = certify(risk, result.x, **{name: options[name] for name in names if name in options})
+    if known.certified:
+        found, status = "certified all the same", known.status
+    else:
+        found, status = known.message, result.status
+    return SOSPResult(**{**known, "status": status, "message": f"{result.message}; {found}"})
+
+
+def _joined(legs: list[SOSPResult]) -> SOSPResult:
+    """Return the last result with the work of all."""
+    counts = ("nit", "nfev", "njev", "nhev", "n_escapes", "seconds")
+    totals: dict[str, Any] = {name: sum(leg[name] for leg in legs) for name in counts}
+    rows: list[OptimizationRow] = []
+    for leg in legs:
+        steps, seconds = (rows[-1].iteration, rows[-1].seconds) if rows else (0, 0.0)
+        # The start of a later leg is the end of the one before.
+        rows += [
+            row._replace(iteration=row.iteration + steps, seconds=row.seconds + seconds)
+            for row in leg.history[bool(rows) :]
+        ]
+    last = {**legs[-1], **totals, "history": tuple(rows), "method": legs[0].method}
+    return SOSPResult(**last)
 
 
 def _sgd(
@@ -363,24 +437,41 @@ def _sgd(
     steps: int = 20_000,
     learning_rate: float = 0.05,
     batch_size: int = 32,
+    progress: bool = False,
 ) -> FloatArray:
-    """Plain stochastic gradient descent on fresh samples with weight decay in the first layer."""
+    """Plain stochastic gradient descent on fresh samples with weight decay in the first layer.
+
+    Evaluating the risk for the history does not count as time of the descent.
+    """
     steps = whole_number("steps", steps, 1)
     batch_size = whole_number("batch_size", batch_size, 1)
     learning_rate = finite_number("learning_rate", learning_rate, 0.0)
-    begin = perf_counter()
     random = np.random.default_rng(risk.seed)
     x = risk.start
-    every = max(1, steps // 200)
-    for step in range(1, steps + 1):
-        value, gradient = risk.sample_gradient(x, batch_size, random)
-        x = x - learning_rate * gradient
-        out_of_time = time_limit is not None and perf_counter() - begin > time_limit
-        if step % every == 0 or out_of_time or step == steps:
-            recorder.add(x, value, step)
+    seconds, next_row = 0.0, 1
+    for step in _with_bar(range(1, steps + 1), progress):
+        begin = perf_counter()
+        x = x - learning_rate * risk.sample_gradient(x, batch_size, random)[1]
+        seconds += perf_counter() - begin
+        out_of_time = time_limit is not None and seconds > time_limit
+        if step >= next_row or out_of_time or step == steps:
+            recorder.add(x, risk.value(x), step)
+            next_row = math.ceil(_SGD_ROWS_GROW * step)
         if out_of_time:
             break
     return x
+
+
+def _with_bar(steps: range, progress: bool) -> Iterable[int]:
+    """Return the steps, with a bar that counts them if asked for."""
+    if not progress:
+        return steps
+    if importlib.util.find_spec("tqdm") is None:
+        raise ImportError('progress=True needs tqdm: pip install "derand-fast[progress]"')
+    from tqdm import tqdm
+
+    bar: Iterable[int] = tqdm(steps, desc="sgd", unit="step")
+    return bar
 
 
 def _angle(W: FloatArray, basis: FloatArray) -> tuple[FloatArray, float]:

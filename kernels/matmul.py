@@ -18,6 +18,8 @@ largest n and k serves all products. Its contents never matter. Example, in Pyth
     multiply(a, b, out, False, workspace)           # out = a @ b
     multiply(a.T, b[:9], out[:, :5], True, workspace)  # blocks and transposes, in place
 
+``multiply_at`` is the same for kernels that hold addresses, not arrays.
+
 Bits
 ----
 Terms of an entry are added in order, DEPTH_BLOCK of them at a time, starting from zero; then these
@@ -431,7 +433,7 @@ def _pack(
 
 
 @kernel(fastmath=False)
-def _product(
+def multiply_at(
     rows: int,
     columns: int,
     depth: int,
@@ -446,7 +448,7 @@ def _product(
     accumulate: bool,
     workspace: Any,
 ) -> None:
-    """Compute out (+)= a @ b from addresses and strides in elements."""
+    """Compute out (+)= a @ b from addresses and strides in elements; see `multiply`."""
     tile_columns = _tile_columns(out)
     # Not a literal, which would be a type of its own and compile _pack a second time.
     tile_rows = np.int64(TILE_ROWS)
@@ -486,7 +488,7 @@ def multiply(
 ) -> None:
     """Compute out (+)= a @ b for a (m, k), b (k, n), out (m, n); 2 m n k flops."""
     itemsize = out.itemsize
-    _product(
+    multiply_at(
         *(out.shape[0], out.shape[1], a.shape[1]),
         *(_address(a), a.strides[0] // itemsize, a.strides[1] // itemsize),
         *(_address(b), b.strides[0] // itemsize, b.strides[1] // itemsize),

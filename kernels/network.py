@@ -42,7 +42,7 @@ from derand_fast.kernels.activations import apply_activation
 from derand_fast.kernels.calls import c_function, call_at, pointer
 from derand_fast.kernels.lanes import Lanes, first_lanes, lane_count, load, store, vector_at
 from derand_fast.kernels.losses import Loss
-from derand_fast.kernels.matmul import VECTOR_BYTES, _product
+from derand_fast.kernels.matmul import VECTOR_BYTES, multiply_at
 
 Floats = npt.NDArray[Any]
 DoubleArray = npt.NDArray[np.float64]
@@ -298,7 +298,7 @@ def _multiply(
     """Compute out (+)= a @ b, a @ b.T or a.T @ b, by kind; all C-contiguous."""
     a_strides = (1, rows) if kind == 2 else (depth, 1)
     b_strides = (1, depth) if kind == 1 else (columns, 1)
-    _product(
+    multiply_at(
         *(rows, columns, depth, a, a_strides[0], a_strides[1], b, b_strides[0], b_strides[1]),
         *(out, columns, accumulate, packing),
     )

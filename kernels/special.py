@@ -61,7 +61,7 @@ INVERSE_ODD = 1.0 / (2.0 * np.arange(SERIES_TERMS, dtype=np.float64) + 1.0)
 
 
 @intrinsic
-def _float_bits(_typing_context: Any, _value: Any) -> Any:
+def float_bits(_typing_context: Any, _value: Any) -> Any:
     """Reinterpret a float64 as int64."""
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -71,7 +71,7 @@ def _float_bits(_typing_context: Any, _value: Any) -> Any:
 
 
 @intrinsic
-def _float_from_bits(_typing_context: Any, _value: Any) -> Any:
+def float_from_bits(_typing_context: Any, _value: Any) -> Any:
     """Reinterpret an int64 as float64."""
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -84,7 +84,7 @@ def _float_from_bits(_typing_context: Any, _value: Any) -> Any:
 def _power_of_two(exponent: float) -> float:
     """2**exponent for a whole float64 in [-1022, 1023]: the exponent bits, written directly."""
     # The left shift drops everything but the biased exponent, and the sign bit comes out 0.
-    return _float_from_bits(_float_bits(exponent + EXPONENT_SHIFT) << 52)
+    return float_from_bits(float_bits(exponent + EXPONENT_SHIFT) << 52)
 
 
 @kernel(fastmath="contract", inline=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from derand_fast.objectives.input_rules import (
+    corrected_rule,
     distribution_rule,
     inside_rule,
     sample_rule,
@@ -64,6 +65,37 @@ def test_inside_rule_integrates_a_smooth_function():
     assert measured == pytest.approx(math.exp(-0.625), abs=1e-14)
 
 
+@pytest.mark.parametrize("powers", [(0, 0), (2, 2), (6, 0), (2, 4)])
+def test_nodes_left_out_of_a_tensor_rule_are_not_missed(powers):
+    rule = inside_rule(96, 2)
+    assert len(rule.nodes) < 0.4 * 96**2
+    # What is left out is 1e-16 of E (1 + |x|^2)^3 = 79; the rest is rounding.
+    measured = rule.weights @ np.prod(rule.nodes**powers, axis=1)
+    assert measured == pytest.approx(normal_moment(powers), rel=1e-13)
+
+
+def test_corrected_rule_is_the_fine_one_inside_and_the_product_outside():
+    rule = corrected_rule(spherical_rule(K, M, 4, 2, 0), inside_rule(4, K), inside_rule(12, K))
+    (x, y), v = rule.nodes[:, :K].T, rule.nodes[:, K:]
+    # Degree 20 in u is beyond four nodes on an axis, within twelve.
+    assert rule.weights @ (x**16 * y**4) == pytest.approx(normal_moment((16, 4)), rel=1e-10)
+    assert rule.weights @ (x**2 * v[:, 1] ** 2) == pytest.approx(1.0, rel=1e-12)
+    assert rule.weights.sum() == pytest.approx(1.0, rel=1e-12)
+
+
+def test_many_rotations_are_made_of_a_few():
+    rule = spherical_rule(1, 6, 40, 3, seed=5)
+    v = rule.nodes[:, 1:].reshape(-1, 12, 6)
+    assert len(v) > 512 // 6
+    # At each node a cross-polytope: columns of a rotation and their opposites.
+    for frame in (v[0], v[90], v[-1]):
+        np.testing.assert_allclose(frame[:6], -frame[6:])
+        np.testing.assert_allclose(frame[:6] @ frame[:6].T, 6.0 * np.eye(6), atol=1e-13)
+    assert not np.allclose(v[0], v[85])
+    # The same rotation, with its rows in another order and of other signs.
+    np.testing.assert_allclose(np.sort(abs(v[0]), axis=1), np.sort(abs(v[85]), axis=1))
+
+
 def test_spherical_nodes_lie_on_a_sphere_and_rotate():
     rule = spherical_rule(1, 4, 3, 1, seed=1)
     v = rule.nodes[:, 1:]
@@ -84,7 +116,7 @@ def test_sobol_rule_is_antithetic():
 
 def test_sample_rule_is_the_mean_over_rows():
     X = np.arange(6.0).reshape(3, 2)
-    rule = sample_rule(X, "rows")
+    rule = sample_rule(X)
     assert (rule.weights @ X).tolist() == pytest.approx([2.0, 3.0])
     assert not rule.gaussian
     assert not rule.product

@@ -10,6 +10,7 @@ import doctest
 import itertools
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -372,7 +373,23 @@ def test_kept_products_change_no_bits(active):
     np.testing.assert_array_equal(risk.hvp(p, v), expected)
     tight = NodeRisk(*arguments, **options, active=active, keep_bytes=8 * 300 * 27 - 1)
     tight.hvp(p, v)
-    assert tight._kept is None
+    assert not tight._kept
+
+
+def test_kept_products_from_several_threads():
+    """Passes at two points side by side must not share the array of one of them."""
+    arguments, options, p, v = _problem(DEPTHS[2], n_nodes=300)
+    risk = NodeRisk(*arguments, **options, n_threads=1)
+    points = [p, 2 * p] * 20
+    expected = [NodeRisk(*arguments, **options, keep_bytes=0).hvp(x, v) for x in points[:2]]
+    with ThreadPoolExecutor(4) as pool:
+        products = list(pool.map(lambda x: risk.hvp(x, v), points))
+    for number, product in enumerate(products):
+        np.testing.assert_array_equal(product, expected[number % 2])
+    array = risk._kept[0].array
+    risk.value(3 * p)
+    risk.hvp(4 * p, v)
+    assert risk._kept[0].array is array
 
 
 @pytest.mark.parametrize("loss", ["pseudo_huber", "own"])

@@ -263,6 +263,35 @@ def test_rule_error_is_about_the_error():
     assert finer.rule_error(finer.start).value < estimate.value
 
 
+def test_no_nodes_are_made_that_nobody_asks_for():
+    f = NetworkRisk(student_of(40, 4, 3), TEACHERS["one"](40), lam=0.0)
+    x = f.start
+    x[f.blocks["W"].slice] = 0.0
+    finer = f.refined()
+    assert f.rule_error(x).gradient >= 0.0
+    # 64 and 96 nodes on the axis.
+    assert finer.value(x) == pytest.approx(f.value(x), rel=1e-7)
+    assert f._engine_made is finer._engine_made is None
+    assert "Gauss-Hermite x" in finer.description
+
+
+@pytest.mark.parametrize("rule", ["tensor", "sparse", "spherical"])
+def test_few_nodes_inside_are_corrected(rule):
+    """With fewer nodes inside where W_perp is not 0, value and gradient stay continuous at 0."""
+    f = NetworkRisk(
+        student_of(6, 4, 3), TEACHERS["two"](6), lam=0.1, rule=rule, n_nodes=900, n_inside=40
+    )
+    assert "corrected" in f.description
+    x = f.start
+    x[f.blocks["W"].slice] = 0.0
+    near = x.copy()
+    near[f.blocks["W"].slice] = 1e-8
+    (value, gradient), (near_value, near_gradient) = f.value_and_grad(x), f.value_and_grad(near)
+    # The rules alone, of few nodes, would differ by more than 1e-4. First order in 1e-8.
+    assert near_value == pytest.approx(value, rel=1e-10)
+    np.testing.assert_allclose(near_gradient, gradient, atol=1e-6)
+
+
 @pytest.mark.parametrize("inputs", ["uniform", "rademacher", "student_t"])
 def test_other_inputs(inputs):
     student, teacher = student_of(2, 3), TEACHERS["one"](2)

@@ -8,6 +8,7 @@ import scipy.linalg
 
 from derand_fast import discover_structure
 from derand_fast.networks import random_network
+from derand_fast.objectives import NetworkRisk
 from derand_fast.teachers import Teacher
 
 
@@ -67,7 +68,7 @@ def test_collapse(depth, k, d, loss):
 def test_methods_agree_on_the_collapse():
     for method in ("newton_cg", "hessian_descent", "pgd"):
         result = discover_structure(
-            "tanh", d=3, hidden=5, lam=5e-2, method=method, rho=1e-4, seed=2
+            "tanh", d=3, hidden=4, lam=5e-2, method=method, rho=1e-3, seed=2
         )
         check(result)
         assert result.method == method
@@ -85,6 +86,22 @@ def test_sgd_is_reported_as_it_is():
     assert not result.certificate.certified
     assert result.certificate.grad_norm > 1e-6
     assert result.collapse > 0.1
+    # Rows are of the population risk, not of samples.
+    assert result.history[-1].iteration == 50
+    assert result.history[-1].fun == pytest.approx(result.certificate.fun, rel=1e-12)
+
+
+def test_sgd_shows_a_bar_if_asked_for(capsys):
+    pytest.importorskip("tqdm")
+    discover_structure("tanh", d=3, hidden=5, method="sgd", steps=20, progress=True)
+    assert "20/20" in capsys.readouterr().err
+
+
+def test_all_parameters_of_a_deep_network():
+    result = discover_structure("tanh", d=4, hidden=(5, 4), depth=3, train="all", lam=1e-2, seed=2)
+    check(result)
+    assert result.certificate.certified
+    assert result.collapse <= 1e-6
 
 
 def test_frozen_biases_are_reported_as_they_are():
@@ -149,7 +166,25 @@ def test_interrupted_runs_return_what_they_have():
     assert len(seen) == 2
     assert stopped.certificate.fun == seen[-1]
     hurried = discover_structure("tanh", d=20, hidden=60, lam=1e-3, time_limit=1e-3, seed=3)
+    check(hurried)
     assert not hurried.certificate.certified
+    # Not certified, and why: what the curvature is where time ran out.
+    assert "time limit was reached; a direction of curvature" in hurried.certificate.message
+    assert hurried.certificate.lambda_min < 0.0
+
+
+def test_rules_get_finer_as_the_gradient_falls():
+    result = discover_structure("sum_of_tanh", d=3, n_indices=2, hidden=6, lam=1e-2, seed=4)
+    check(result)
+    assert result.certificate.certified
+    # The first rule has 20 nodes on an axis; its error at the result would be above the target.
+    assert result.rule_error.gradient <= 0.5 * result.certificate.rho
+    coarse = NetworkRisk(result.network, result.teacher, lam=1e-2, n_inside=20)
+    assert np.linalg.norm(coarse.value_and_grad(result.certificate.x)[1]) > 1e-6
+    # Steps and rows of all rules are told.
+    history = result.certificate.history
+    assert [row.iteration for row in history] == list(range(result.certificate.nit + 1))
+    assert len(result.history) == len(history)
 
 
 def test_report():

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import math
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -26,6 +27,24 @@ def figure(n_axes):
     """Return a figure and its axes, side by side."""
     fig = Figure(figsize=(6.4 * n_axes, 4.2), layout="constrained")
     return fig, fig.subplots(1, n_axes, squeeze=False)[0]
+
+
+def zero_at_foot(axes, foot):
+    """Make the vertical axis logarithmic, with 0 at ``foot``, below all decades that are shown."""
+    axes.set_yscale("log")
+    top = max(axes.get_ylim()[1], 2.0)
+    axes.set_ylim(foot / 3.0, top)
+    first, last = math.ceil(math.log10(foot)) + 1, math.floor(math.log10(top))
+    exponents = range(last, first - 1, -max(1, (last - first) // 5))
+    labels = [f"$10^{{{exponent}}}$" if exponent else "1" for exponent in exponents]
+    axes.set_yticks([*(10.0**exponent for exponent in exponents), foot], [*labels, "0"])
+    axes.set_yticks([], minor=True)
+
+
+def legend_above(fig, columns):
+    """Put the labels of the first axes above all axes, off the data."""
+    handles, labels = fig.axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
 def save(folder, name, fig, rows):

@@ -3,11 +3,18 @@
 python bench/figures/inputs.py --output FOLDER
 """
 
-from common import colors, figure, parse, save
+from common import colors, figure, legend_above, parse, save, zero_at_foot
 
 from derand_fast import discover_structure
 
-INPUTS = ("gaussian", "uniform", "rademacher", "student_t")
+INPUTS = {
+    "gaussian": "Gaussian",
+    "uniform": "uniform",
+    "rademacher": "Rademacher",
+    "student_t": "Student t, 5 degrees of freedom",
+}
+LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
+FOOT = 1e-5
 
 
 def main():
@@ -15,7 +22,7 @@ def main():
     arguments = parse(__doc__, hidden=50, seeds=3)
     rows = []
     for inputs in INPUTS:
-        for lam in (1e-4, 1e-3, 1e-2, 1e-1):
+        for lam in LAMBDAS:
             for seed in range(arguments.seeds):
                 result = discover_structure(
                     "tanh", d=5, hidden=arguments.hidden, lam=lam, inputs=inputs, rho=1e-5,
@@ -35,31 +42,25 @@ def main():
                     }
                 )
     fig, axes = figure(2)
-    for inputs, color in zip(INPUTS, colors(), strict=False):
-        chosen = [row for row in rows if row["inputs"] == inputs]
-        axes[0].plot(
-            [r["lam"] for r in chosen],
-            [max(r["collapse"], 1e-17) for r in chosen],
-            "o",
-            color=color,
-            label=inputs,
-            alpha=0.8,
-        )
-        axes[1].plot(
-            [max(r["stein_violation"], 1e-17) for r in chosen],
-            [max(r["collapse"], 1e-17) for r in chosen],
-            "o",
-            color=color,
-            alpha=0.8,
-        )
-    axes[0].set(xscale="log", yscale="log", xlabel="lambda", ylabel="||W_perp|| / its start")
-    axes[1].set(
-        xscale="log",
-        yscale="log",
-        ylabel="||W_perp|| / its start",
-        xlabel="violation of grad_W f = (H_bb + 2 lam I) W at the start",
-    )
-    axes[0].legend()
+    for place, ((inputs, name), color) in enumerate(zip(INPUTS.items(), colors(), strict=True)):
+        for certified, filled in ((True, color), (False, "none")):
+            chosen = [
+                row for row in rows if row["inputs"] == inputs and row["certified"] == certified
+            ]
+            # Side by side, so that none hides another.
+            x = [row["lam"] * 1.15 ** (place - 1.5) for row in chosen]
+            style = {"ls": "none", "marker": "o", "color": color, "markerfacecolor": filled}
+            collapse = [max(row["collapse"], FOOT) for row in chosen]
+            axes[0].plot(x, collapse, **style)
+            axes[1].plot(x, [row["stein_violation"] for row in chosen], **style)
+        axes[0].plot([], [], "o", color=color, label=name)
+    axes[0].plot([], [], "o", color="black", markerfacecolor="none", label="not certified in time")
+    for ax in axes:
+        ax.set(xscale="log", xlabel=r"$\lambda$")
+    axes[0].set_ylabel(r"$\|W_\perp\|$ at the end / at the start")
+    zero_at_foot(axes[0], FOOT)
+    axes[1].set(yscale="log", ylabel="relative violation of Stein's identity at the start")
+    legend_above(fig, 5)
     save(arguments.output, "inputs", fig, rows)
 
 

@@ -3,19 +3,32 @@
 python bench/figures/methods.py --output FOLDER
 """
 
-from common import colors, figure, parse, save
+from common import colors, figure, legend_above, parse, save, zero_at_foot
 
 from derand_fast import discover_structure
 
-METHODS = ("sgd", "pgd", "hessian_descent", "newton_cg")
+METHODS = {
+    "sgd": "SGD, fresh samples",
+    "pgd": "perturbed gradient descent",
+    "hessian_descent": "Hessian descent",
+    "newton_cg": "Newton-CG",
+}
+FOOT = 1e-9
+# Seconds are counted from the start of the descent, and drawn from here on.
+FIRST = 1e-3
 
 
 def main():
     """Run the four methods and draw them."""
     arguments = parse(__doc__, hidden=100, seeds=1)
     rows = []
+    for method in METHODS:
+        # Compile what it needs.
+        discover_structure(
+            "tanh", d=10, hidden=arguments.hidden, lam=1e-3, method=method, time_limit=0.1
+        )
     fig, axes = figure(2)
-    for method, color in zip(METHODS, colors(), strict=False):
+    for (method, name), color in zip(METHODS.items(), colors(), strict=True):
         options = {"steps": 10**7} if method == "sgd" else {"max_iter": 10**6}
         result = discover_structure(
             "tanh", d=10, hidden=arguments.hidden, lam=1e-3, method=method, rho=1e-5,
@@ -23,15 +36,19 @@ def main():
         )  # fmt: skip
         rows += [{"method": method, **row._asdict()} for row in result.history]
         said = "certified" if result.certificate.certified else "not certified"
-        seconds = [row.seconds for row in result.history]
-        axes[0].plot(
-            seconds, [row.fun for row in result.history], color=color, label=f"{method} ({said})"
-        )
-        axes[1].plot(seconds, [row.W_perp_norm for row in result.history], color=color)
-    axes[0].set(xlabel="seconds", ylabel="f", xscale="log", yscale="log")
-    axes[1].set(xlabel="seconds", ylabel="||W_perp||", xscale="log")
-    axes[1].set_yscale("log", nonpositive="mask")
-    axes[0].legend()
+        begin = result.history[0].seconds
+        seconds = [max(row.seconds - begin, FIRST) for row in result.history]
+        norms = [max(row.W_perp_norm, FOOT) for row in result.history]
+        label = f"{name} ({said})"
+        style = {"color": color, "drawstyle": "steps-post"}
+        axes[0].plot(seconds, [row.fun for row in result.history], **style, label=label)
+        axes[1].plot(seconds, norms, **style)
+        axes[0].plot(seconds[-1], result.history[-1].fun, "o", color=color, markersize=4)
+        axes[1].plot(seconds[-1], norms[-1], "o", color=color, markersize=4)
+    axes[0].set(xlabel="seconds", ylabel="population risk f", xscale="log", yscale="log")
+    axes[1].set(xlabel="seconds", ylabel=r"$\|W_\perp\|$", xscale="log")
+    zero_at_foot(axes[1], FOOT)
+    legend_above(fig, 2)
     save(arguments.output, "methods", fig, rows)
 
 

@@ -3,11 +3,12 @@
 python bench/figures/regularisation.py --output FOLDER
 """
 
-from common import colors, figure, parse, save
+from common import colors, figure, legend_above, parse, save, zero_at_foot
 
 from derand_fast import discover_structure
 
 LAMBDAS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+FOOT = 1e-10
 
 
 def main():
@@ -35,23 +36,23 @@ def main():
                         "seconds": result.seconds,
                     }
                 )
-    fig, axes = figure(1)
-    # On a logarithmic axis zero is drawn at the foot.
-    foot = 1e-17
-    for biases, color in zip(("trained", "frozen"), colors(), strict=False):
-        for certified, marker in ((True, "o"), (False, "x")):
+    fig, axes = figure(2)
+    for biases, color, shift in (("trained", colors()[0], 0.9), ("frozen", colors()[1], 1.1)):
+        for certified, filled in ((True, color), (False, "none")):
             chosen = [r for r in rows if r["biases"] == biases and r["certified"] == certified]
+            style = {"ls": "none", "marker": "o", "color": color, "markerfacecolor": filled}
+            x = [r["lam"] * shift for r in chosen]
             axes[0].plot(
-                [r["lam"] for r in chosen],
-                [max(r["W_perp"] / r["W_perp_start"], foot) for r in chosen],
-                marker, ls="none", color=color, alpha=0.8,
-                label=f"biases {biases}, {'certified' if certified else 'not certified'}",
+                x, [max(r["W_perp"] / r["W_perp_start"], FOOT) for r in chosen], **style,
+                label=f"biases {biases}, {'certified' if certified else 'not certified in time'}",
             )  # fmt: skip
-    axes[0].set(
-        xscale="log", yscale="log", xlabel="lambda", ylabel="||W_perp|| / its start",
-        title="Collapse at second-order stationary points (foot of the axis: exactly 0)",
-    )  # fmt: skip
-    axes[0].legend(loc="center left")
+            axes[1].plot(x, [r["risk"] for r in chosen], **style)
+    for ax in axes:
+        ax.set(xscale="log", xlabel=r"$\lambda$")
+    axes[0].set_ylabel(r"$\|W_\perp\|$ at the end / at the start")
+    zero_at_foot(axes[0], FOOT)
+    axes[1].set(yscale="log", ylabel="population risk f at the end")
+    legend_above(fig, 2)
     save(arguments.output, "regularisation", fig, rows)
 
 

@@ -121,8 +121,10 @@ class MehlerRisk:
     directions, holds up to the error of truncation, however small W is there.
 
     Steep units (iota |w_j| large) need more terms and nodes: C_jn falls like
-    exp(-pi sqrt(n) / (iota |w_j|)). Products and `refine` run one at a time; other methods may be
-    called from several threads.
+    exp(-pi sqrt(n) / (iota |w_j|)). At iota |w_j| = 10 and 20, 256 terms leave 1e-7 and 4e-5. A
+    teacher of 1, 2 or 3 directions is expanded to degree 255, 127 or 63. What is missing of either
+    is part of `error_bound`. Products and `refine` run one at a time; other methods may be called
+    from several threads.
 
     References
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from derand_fast.kernels.quadrature import gauss_hermite, sparse_count
 from derand_fast.networks import Network
 from derand_fast.objectives.input_rules import (
     InputRule,
+    corrected_rule,
     distribution_rule,
     inside_rule,
     sample_rule,
@@ -40,7 +41,6 @@ DEFAULT_NODES = 2**14
 _MOST_BYTES = 4 * 2**30
 # Nodes on each of the k axes of the teacher: the least and the most that are taken unasked.
 _INSIDE_NODES = {1: (64, 192), 2: (24, 96), 3: (12, 32)}
-_MOST_INSIDE = 200
 # Relative error of the teacher's first two moments at which its axes have enough nodes.
 _MOMENT_ERROR = 1e-10
 _MOST_MEHLER_INDICES = 3
@@ -52,6 +52,10 @@ _NOISE_NODES = 24
 # to form and memory to read.
 _FEW_COLUMNS = 4
 _STUDENT_DEGREES = 5.0
+# Where all nodes inside times the fewest outside are more than so many times the nodes aimed at,
+# fewer inside serve where W_perp is not 0.
+_MOST_TIMES_BUDGET = 4
+_LEAST_COARSE = 4
 
 
 class RuleError(NamedTuple):
@@ -59,6 +63,14 @@ class RuleError(NamedTuple):
 
     value: float
     gradient: float
+
+
+class _Plan(NamedTuple):
+    """A rule in words, whether it is right at W_perp = 0, and how to make it."""
+
+    description: str
+    product: bool
+    make: Callable[[], InputRule]
 
 
 class NetworkRisk:
@@ -88,7 +100,8 @@ class NetworkRisk:
         How expectations are taken. "mehler": no nodes, exact up to the truncation of a series, for
         two layers, squared loss and k <= 3. "tensor", "sparse", "spherical": Gauss-Hermite nodes in
         u, times Gauss-Hermite, sparse-grid or randomly rotated points of degree 3 in v. "sobol":
-        scrambled Sobol points. "auto" takes the first of mehler, tensor, spherical that fits.
+        scrambled Sobol points. "auto" takes the first of mehler (but for d = 2 where b1 is not
+        trained), tensor, spherical that fits.
     n_nodes : int, optional
         Nodes aimed at, by default 16384.
     n_inside : int, optional
@@ -182,18 +195,15 @@ class NetworkRisk:
         self._budget = budget
         self.gaussian = isinstance(inputs, str) and inputs == "gaussian"
         self.rule = self._choose_rule(rule)
-        self._engine: Any
+        self._engine_made: Any = None
         self._inside: Any = None
         self._inside_biases: Any = None
         self._bias: tuple[bytes, FloatArray] | None = None
-        if self.rule == "mehler":
-            self._use_series("auto")
-        else:
-            nodes = self._nodes(inputs)
-            self.description = nodes.description
-            self._engine = self._rule_risk(nodes, self._layout.active)
-            if not nodes.product:
-                return
+        # None: a series, of so many terms.
+        self._plan = None if self.rule == "mehler" else self._planned(inputs)
+        self._terms: int | str = "auto"
+        if self._plan is not None and not self._plan.product:
+            return
         # At W_perp = 0 nodes in k dimensions are the fastest, also beside a series.
         inside = inside_rule(self.n_inside, self._k)
         only_biases = tuple(place == 1 for place in range(2 * student.depth))
@@ -205,6 +215,13 @@ class NetworkRisk:
             f"NetworkRisk(widths={self._widths()}, {self.teacher!r}, lam={self.lam:g}, "
             f"{self.description})"
         )
+
+    @property
+    def description(self) -> str:
+        """The rule in words."""
+        if self._plan is None:
+            return f"Mehler series of {self._terms_taken} terms"
+        return self._plan.description
 
     # ---------------------------------------------------------------- parameters
 
@@ -337,6 +354,7 @@ class NetworkRisk:
 
     def refined(self) -> NetworkRisk:
         """Return the same risk by a finer rule: half as many nodes again on each axis, or more."""
+        most = _MOST_BYTES // (8 * (self.teacher.d + 2) * _MOST_TIMES_BUDGET)
         finer = NetworkRisk(
             self.student,
             self.teacher,
@@ -344,14 +362,18 @@ class NetworkRisk:
             lam=self.lam,
             train=self._layout.trained,
             rule=self.rule,
-            n_nodes=2 * self._budget,
-            n_inside=min(math.ceil(1.5 * self.n_inside), _MOST_INSIDE),
+            n_nodes=max(min(2 * self._budget, most), self._budget),
+            n_inside=math.ceil(1.5 * self.n_inside),
             seed=self.seed + 1,
             n_threads=self.n_threads,
         )
-        if self.rule == "mehler":
-            finer._use_series(min(2 * self._engine.terms, _MOST_TERMS))
+        if self._plan is None:
+            finer._terms = min(2 * self._terms_taken, _MOST_TERMS)
         return finer
+
+    @property
+    def _terms_taken(self) -> int:
+        return int(self._engine.terms if self._terms == "auto" else self._terms)
 
     # ---------------------------------------------------------------- engines
 
@@ -393,9 +415,19 @@ class NetworkRisk:
             product[:, column] = self._inside_biases.hvp(point, direction)[biases]
         return product
 
-    def _use_series(self, terms: int | str) -> None:
-        """Take expectations by series of so many terms; "auto" settles them at the student."""
-        self._engine = MehlerRisk(
+    @property
+    def _engine(self) -> Any:
+        """What serves where W_perp is not 0; made on first use: a finer rule may never need it."""
+        if self._engine_made is None:
+            if self._plan is None:
+                self._engine_made = self._series()
+            else:
+                self._engine_made = self._rule_risk(self._plan.make(), self._layout.active)
+        return self._engine_made
+
+    def _series(self) -> MehlerRisk:
+        """Make the series; where its terms are "auto", the student settles them."""
+        series = MehlerRisk(
             self.teacher.d,
             self._widths()[1],
             self.student.activation,
@@ -403,21 +435,18 @@ class NetworkRisk:
             link=self.teacher.inside,
             noise_variance=self.teacher.noise**2,
             iota=self.student.iota,
-            terms=terms,
+            terms=self._terms,
             active=self._layout.active,
             n_threads=self.n_threads,
         )
-        self._engine.value(self._frozen)
-        self.description = f"Mehler series of {self._engine.terms} terms"
+        series.value(self._frozen)
+        return series
 
     def _rule_risk(self, rule: InputRule, active: tuple[bool, ...]) -> NodeRisk:
-        nodes, weights = rule.nodes, rule.weights
-        targets = self.teacher.inside(nodes[:, : self._k])
+        weights, targets = rule.weights, self.teacher.inside(rule.nodes[:, : self._k])
         if not self._is_squared:
-            nodes, weights, targets = _with_labels(
-                nodes, weights, targets, self.teacher.noise, self._is_logistic
-            )
-        return self._node_risk(nodes, weights, targets, active)
+            weights, targets = _with_labels(weights, targets, self.teacher.noise, self._is_logistic)
+        return self._node_risk(rule.nodes, weights, targets, active)
 
     def _node_risk(
         self,
@@ -457,48 +486,73 @@ class NetworkRisk:
             )
         if rule != "auto":
             return rule
-        if fits:
+        # In the plane nodes are twice as fast; where W_perp vanishes the series is but the start.
+        in_plane = self.teacher.d == 2 and "b" not in self.blocks
+        if fits and not in_plane:
             return "mehler"
         return "tensor" if self.teacher.d - self._k <= _TENSOR_OUTSIDE else "spherical"
 
-    def _nodes(self, inputs: str | ArrayLike) -> InputRule:
-        d, k = self.teacher.d, self._k
+    def _planned(self, inputs: str | ArrayLike) -> _Plan:
+        d, k, seed = self.teacher.d, self._k, self.seed
         if not self.gaussian:
-            return self._sampled(inputs)
+            rule, text = self._sampled(inputs)
+            return _Plan(f"{len(rule.nodes)} {text}", False, lambda: rule)
         m = d - k
-        inside = self.n_inside**k
-        outside = max(self._budget // inside, 2)
         if self.rule == "sobol":
             count = 1 << max(self._budget.bit_length() - 1, 1)
             self._refuse_too_many(count)
-            return sobol_rule(d, count, self.seed)
+            text = f"{count} scrambled Sobol nodes"
+            return _Plan(text, False, lambda: sobol_rule(d, count, seed))
+        self._refuse_too_many(self.n_inside**k, k)
+        text = f"{self.n_inside}^{k} Gauss-Hermite nodes"
         if m == 0:
-            self._refuse_too_many(inside)
-            return inside_rule(self.n_inside, k)
+            return _Plan(text, True, lambda: inside_rule(self.n_inside, k))
+        fewest = {"tensor": 2**m, "sparse": sparse_count(2, m), "spherical": 2 * m}[self.rule]
+        most = max(_MOST_TIMES_BUDGET * self._budget / fewest, 1.0) ** (1.0 / k)
+        coarse = min(self.n_inside, max(int(most + 1e-9), _LEAST_COARSE))
+        plan = self._product(coarse, m)
+        if coarse == self.n_inside:
+            return plan
+        return _Plan(
+            f"{plan.description}, corrected by {text} inside",
+            True,
+            lambda: corrected_rule(
+                plan.make(), inside_rule(coarse, k), inside_rule(self.n_inside, k)
+            ),
+        )
+
+    def _product(self, inside: int, m: int) -> _Plan:
+        """Plan a rule of so many nodes on each axis of u, times a rule for v."""
+        k, seed, count = self._k, self.seed, inside**self._k
+        outside = max(self._budget // count, 2)
         if self.rule == "tensor":
-            per_axis = max(int(outside ** (1.0 / m) + 1e-9), 2)
-            per_axis = min(per_axis, self.n_inside)
-            self._refuse_too_many(inside * per_axis**m)
-            return tensor_rule(k, m, self.n_inside, per_axis)
+            per_axis = min(max(int(outside ** (1.0 / m) + 1e-9), 2), inside)
+            self._refuse_too_many(count * per_axis**m)
+            text = f"{inside}^{k} x {per_axis}^{m} Gauss-Hermite nodes"
+            return _Plan(text, per_axis >= 2, lambda: tensor_rule(k, m, inside, per_axis))
         if self.rule == "sparse":
             level = 2
             while level < 8 and sparse_count(level + 1, m) <= outside:
                 level += 1
-            self._refuse_too_many(inside * sparse_count(level, m))
-            return sparse_rule(k, m, self.n_inside, level)
+            each = sparse_count(level, m)
+            self._refuse_too_many(count * each)
+            text = f"{inside}^{k} Gauss-Hermite x {each} sparse-grid nodes"
+            return _Plan(text, True, lambda: sparse_rule(k, m, inside, level))
         copies = max(outside // (2 * m), 1)
-        self._refuse_too_many(inside * 2 * m * copies)
-        return spherical_rule(k, m, self.n_inside, copies, self.seed)
+        self._refuse_too_many(count * 2 * m * copies)
+        text = f"{inside}^{k} Gauss-Hermite x {2 * m * copies} spherical nodes"
+        return _Plan(text, True, lambda: spherical_rule(k, m, inside, copies, seed))
 
-    def _refuse_too_many(self, count: int) -> None:
-        size = 8 * count * (self.teacher.d + 2)
+    def _refuse_too_many(self, count: int, dimension: int | None = None) -> None:
+        dimension = self.teacher.d if dimension is None else dimension
+        size = 8 * count * (dimension + 2)
         if size > _MOST_BYTES:
             raise ValueError(
-                f"rule={self.rule!r} would take {count:,} nodes of dimension {self.teacher.d}, "
+                f"rule={self.rule!r} would take {count:,} nodes of dimension {dimension}, "
                 f"{size / 2**30:.1f} GiB; lower n_inside (now {self.n_inside}) or n_nodes"
             )
 
-    def _sampled(self, inputs: str | ArrayLike) -> InputRule:
+    def _sampled(self, inputs: str | ArrayLike) -> tuple[InputRule, str]:
         d = self.teacher.d
         if isinstance(inputs, str):
             if inputs not in INPUTS:
@@ -506,7 +560,7 @@ class NetworkRisk:
             count = 1 << max(self._budget.bit_length() - 1, 1)
             self._refuse_too_many(count)
             X = distribution_rule(inputs, d, count, self.seed, _STUDENT_DEGREES)
-            return sample_rule(X @ self._rotation.T, f"{inputs} nodes")
+            return sample_rule(X @ self._rotation.T), f"{inputs} nodes"
         X = np.asarray(inputs)
         if X.dtype.kind not in "biuf":
             raise TypeError(f"inputs must hold real numbers, not {X.dtype}")
@@ -516,7 +570,7 @@ class NetworkRisk:
         if not np.isfinite(X).all():
             row = int(np.argmin(np.isfinite(X).all(axis=1)))
             raise ValueError(f"inputs must be finite; row {row} is not")
-        return sample_rule(X @ self._rotation.T, "samples")
+        return sample_rule(X @ self._rotation.T), "samples"
 
 
 def _rotation(basis: FloatArray) -> FloatArray:
@@ -546,20 +600,21 @@ def _enough_inside(teacher: Teacher) -> int:
 
 
 def _with_labels(
-    nodes: FloatArray, weights: FloatArray, targets: FloatArray, noise: float, logistic: bool
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Average over what the target does not get from x: the noise, or the labels of a logit."""
+    weights: FloatArray, targets: FloatArray, noise: float, logistic: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Average over what the target does not get from x: the noise, or the labels of a logit.
+
+    Returns several targets for each node, with their weights, (N, m).
+    """
+    weights, targets = weights[:, None], targets[:, None]
     if noise > 0.0:
         shifts, shares = gauss_hermite(_NOISE_NODES)
-        targets = (targets[:, None] + noise * shifts).ravel()
-        weights = np.outer(weights, shares).ravel()
-        nodes = np.repeat(nodes, _NOISE_NODES, axis=0)
+        weights, targets = weights * shares, targets + noise * shifts
     if logistic:
         positive = _sigmoid(targets)
-        weights = np.column_stack([weights * positive, weights * (1.0 - positive)]).ravel()
-        targets = np.tile([1.0, -1.0], len(targets))
-        nodes = np.repeat(nodes, 2, axis=0)
-    return np.ascontiguousarray(nodes), weights, targets
+        weights = np.hstack([weights * positive, weights * (1.0 - positive)])
+        targets = np.hstack([np.ones_like(targets), -np.ones_like(targets)])
+    return weights, targets
 
 
 def _sigmoid(logits: FloatArray) -> FloatArray:

@@ -135,7 +135,8 @@ class NodeRisk:
     Memory in float64: 8 N (d + 1 + 2 m) bytes for the nodes and 16 N for derivatives of the loss;
     32 (h_1 + ... + h_{L-1}) + 16 max(h) bytes for each of the at most 128 nodes in a thread's
     block; and n_params numbers for each of 8 to 64 strands of nodes (no more than 8 if 16 MB do not
-    hold more). Nothing of the size nodes times width but for ``keep_bytes``.
+    hold more). Nothing of the size nodes times width but for ``keep_bytes``, which stay in use once
+    there was a product.
 
     Nodes are cut into blocks and strands whose number depends on the sizes alone, and partial sums
     are added in order, so results are the same bits for any number of threads.
@@ -186,7 +187,8 @@ class NodeRisk:
         self._spare: list[Scratch] = []
         self._shapes: dict[tuple[int, tuple[bool, ...], bool, int], Shape] = {}
         self._losses: _Losses | None = None
-        self._kept: _Kept | None = None
+        # At most one; whoever uses it takes it out, so that passes may run side by side.
+        self._kept: list[_Kept] = []
 
     def __repr__(self) -> str:
         return f"NodeRisk(widths={self.widths}, n_nodes={self.n_nodes}, dtype={self.dtype})"
@@ -196,7 +198,7 @@ class NodeRisk:
         state = self.__dict__.copy()
         for name in ("_loss", "_stage", "_tools"):
             del state[name]
-        return {**state, "_spare": [], "_kept": None}
+        return {**state, "_spare": [], "_kept": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -282,10 +284,8 @@ class NodeRisk:
         map_ranges(work, n_strands, self._threads_for(_PASSES[order], nodes.n_nodes))
         if own:
             self._losses = losses
-            if order < 2:
-                self._kept = None
-            elif keep != KEEP_NONE:
-                self._kept = _Kept(losses, tuple(active.tolist()), kept)
+        if keep != KEEP_NONE and not self._kept:
+            self._kept.append(_Kept(losses, tuple(active.tolist()), kept))
         with np.errstate(over="ignore", invalid="ignore"):
             # numpy adds the rows one after the other.
             sums = strands.sum(axis=0, dtype=np.float64)
@@ -297,10 +297,13 @@ class NodeRisk:
         """Return whether a pass keeps products of matrices or finds them, and where."""
         if order < 2 or not 0 < self._kept_size * self.dtype.itemsize <= self.keep_bytes:
             return KEEP_NONE, np.empty(0, self.dtype)
-        kept = self._kept
-        if kept is not None and kept.losses is losses and kept.active == active:
-            return KEEP_READ, kept.array
-        return KEEP_WRITE, np.empty(self._kept_size, self.dtype)
+        try:
+            kept = self._kept.pop()
+        except IndexError:
+            return KEEP_WRITE, np.empty(self._kept_size, self.dtype)
+        is_known = kept.losses is losses and kept.active == active
+        # At another point the array serves again: fresh pages cost a tenth of a product.
+        return KEEP_READ if is_known else KEEP_WRITE, kept.array
 
     def _product(
         self, point: FloatArray, direction: FloatArray, active: NDArray[np.bool_]
