@@ -1,22 +1,25 @@
 """Tables of embeddings: distortion over all pairs, held-out rows, smallest dimension, scaling.
 
-    python bench/embedding_table.py distortion [--only digits] [--threads 2] [--seconds 30]
-    python bench/embedding_table.py heldout
-    python bench/embedding_table.py auto
-    python bench/embedding_table.py scaling --rows 2500 5000 10000 20000
+    python bench/embedding_table.py                              # everything, about 15 minutes
+    python bench/embedding_table.py distortion norms             # some of the tables
+    python bench/embedding_table.py distortion --only digits --all-dimensions
+    python bench/embedding_table.py scaling --rows 2500 5000 10000 20000 --csv results/
 
-prints Markdown. Every distortion is (max r - min r) / (max r + min r) over all pairs of distinct
-rows, r the ratio of squared distances: the value of max |c r - 1| at the best scalar c. Rivals are
-measured by the same exact kernel. Seconds are wall time of ``fit``, compiled beforehand, with the
-search unlimited unless --seconds is given; CPU seconds stand beside them, since a busy machine
-shows in the first and not in the second.
+prints Markdown; --csv DIRECTORY also writes a file for each table. Every distortion is
+(max r - min r) / (max r + min r) over all pairs of distinct rows, r the ratio of squared distances:
+the value of max |c r - 1| at the best scalar c. Rivals are measured by the same exact kernel.
+Seconds are wall time of ``fit``, compiled beforehand, with the search unlimited unless --seconds is
+given; CPU seconds stand beside them, since a busy machine shows in the first and not in the second.
 """
 
 import argparse
+import csv
 import math
 import resource
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -29,20 +32,33 @@ from derand_fast.embedding import JLEmbedding
 from derand_fast.embedding_basis import row_space
 from derand_fast.embedding_pairs import AllPairs, product
 
-DIMENSIONS = {
-    "digits": (10, 20, 30, 50),
-    "breast cancer": (5, 10, 20),
-    "normalised uniform": (10, 20, 30, 50),
-    "gaussian": (20, 50, 100),
-    "clusters": (20, 50, 100),
-    "manifold": (10, 20, 50, 200),
-    "text": (20, 50, 100),
-    "squares": (10, 15, 19),
+# Dimensions of each data set that are always shown, and those of --all-dimensions.
+SHOWN = {
+    "digits": (20, 30, 50),
+    "breast cancer": (10,),
+    "normalised uniform": (30,),
+    "gaussian": (50,),
+    "clusters": (50,),
+    "manifold": (20, 200),
+    "text": (50,),
+    "squares": (19,),
+}
+MORE = {
+    "digits": (10,),
+    "breast cancer": (5, 20),
+    "normalised uniform": (10, 20, 50),
+    "gaussian": (20, 100),
+    "clusters": (20, 100),
+    "manifold": (10, 50),
+    "text": (20, 100),
+    "squares": (10, 15),
 }
 HELD_OUT = (("digits", 20), ("manifold", 20), ("clusters", 50), ("gaussian", 30))
 SMALLEST = (("digits", 0.2), ("digits", 0.1), ("gaussian", 0.2), ("breast cancer", 0.2))
 SEEDS = range(5)
-ROW = "| " + " | ".join(["{}"] * 9) + " |"
+
+# A table: lines of cells, the first of them the names of the columns.
+Lines = Iterator[tuple[Any, ...]]
 
 
 class Rows:
@@ -90,106 +106,138 @@ def compile_kernels():
     JLEmbedding(3, max_iter=20, n_jobs=2).fit(X).distortion(X)
 
 
-def distortion_rows(only, threads, seconds) -> Iterator[str]:
-    """Yield the lines of the main table."""
-    yield ROW.format(
+def distortion_lines(options: argparse.Namespace) -> Lines:
+    """Yield the main table."""
+    yield (
         *("data", "k", "Gaussian, best of 5", "sparse, best of 5", "PCA", "**ours**"),
         *("lower bound", "s", "CPU s"),
     )
-    yield ROW.format(*["---"] * 9)
-    for name, dimensions in DIMENSIONS.items():
-        if only and name not in only:
+    for name, shown in SHOWN.items():
+        if options.only and name not in options.only:
             continue
         rows = Rows(DATA[name]())
-        for k in dimensions:
+        for k in sorted(shown + (MORE[name] if options.all_dimensions else ())):
             embedding, wall, cpu = timed_fit(
-                JLEmbedding(k, n_jobs=threads, time_limit=seconds), rows.X
+                JLEmbedding(k, n_jobs=options.threads, time_limit=options.seconds), rows.X
             )
             rivals = (
                 rows.best_of(GaussianRandomProjection, k),
                 rows.best_of(SparseRandomProjection, k),
                 rows.principal(k),
             )
-            yield ROW.format(
-                name,
-                k,
-                *(f"{rival:.3f}" for rival in rivals),
+            yield (
+                *(name, k, *(f"{rival:.3f}" for rival in rivals)),
                 f"**{embedding.max_distortion_:.4f}**",
-                f"{embedding.lower_bound_:.3f}",
-                f"{wall:.1f}",
-                f"{cpu:.1f}",
+                *(f"{embedding.lower_bound_:.3f}", f"{wall:.1f}", f"{cpu:.1f}"),
             )
 
 
-def held_out_rows(threads, seconds) -> Iterator[str]:
-    """Yield the lines of the table of rows never seen: fitted on the even, measured on the odd."""
-    yield "| data | k | fitted rows | held-out rows | Gaussian, best of 5, held-out rows |"
-    yield "| --- | --- | --- | --- | --- |"
+def norms_lines(options: argparse.Namespace) -> Lines:
+    """Yield the experiment of arXiv 2510.19382: norms of the rows only, both methods."""
+    yield "method", "n", "d", "k", "largest distortion of a norm", "s", "CPU s"
+    X = DATA["normalised uniform"]()
+    for method in ("search", "objective"):
+        make = {"pairs": "norms", "method": method, "n_jobs": options.threads}
+        # Kernels of norms are compiled first.
+        JLEmbedding(30, max_iter=1, **make).fit(X)
+        embedding, wall, cpu = timed_fit(JLEmbedding(30, **make), X)
+        found = f"{embedding.max_distortion_:.1e}"
+        yield method, *X.shape, 30, found, f"{wall:.2f}", f"{cpu:.2f}"
+
+
+def held_out_lines(options: argparse.Namespace) -> Lines:
+    """Yield the table of rows never seen: fitted on half of the rows, measured on the others."""
+    yield "data", "k", "fitted rows", "held-out rows", "Gaussian, best of 5, held-out rows"
     for name, k in HELD_OUT:
+        if options.only and name not in options.only:
+            continue
         X = DATA[name]()
         order = np.random.default_rng(0).permutation(len(X))
-        embedding = JLEmbedding(k, n_jobs=threads, time_limit=seconds).fit(X[order[::2]])
+        embedding = JLEmbedding(k, n_jobs=options.threads, time_limit=options.seconds)
+        embedding.fit(X[order[::2]])
         rows = Rows(np.ascontiguousarray(X[order[1::2]]))
         held_out = rows.distortion(embedding.components_)
         rival = rows.best_of(GaussianRandomProjection, k)
-        yield f"| {name} | {k} | {embedding.max_distortion_:.3f} | {held_out:.3f} | {rival:.3f} |"
+        yield name, k, *(f"{x:.3f}" for x in (embedding.max_distortion_, held_out, rival))
 
 
-def smallest_rows(threads, seconds) -> Iterator[str]:
-    """Yield the lines of the table of smallest dimensions."""
-    yield "| data | eps | k | distortion | s |"
-    yield "| --- | --- | --- | --- | --- |"
+def smallest_lines(options: argparse.Namespace) -> Lines:
+    """Yield the table of smallest dimensions."""
+    yield "data", "eps", "k", "distortion", "s", "CPU s"
     for name, eps in SMALLEST:
-        embedding, wall, _ = timed_fit(
-            JLEmbedding(eps=eps, n_jobs=threads, time_limit=seconds), DATA[name]()
+        if options.only and name not in options.only:
+            continue
+        embedding, wall, cpu = timed_fit(
+            JLEmbedding(eps=eps, n_jobs=options.threads, time_limit=options.seconds), DATA[name]()
         )
-        yield (
-            f"| {name} | {eps} | {embedding.n_components_} | {embedding.max_distortion_:.4f} "
-            f"| {wall:.1f} |"
-        )
+        found = f"{embedding.max_distortion_:.4f}"
+        yield name, eps, embedding.n_components_, found, f"{wall:.1f}", f"{cpu:.1f}"
 
 
-def scaling_rows(sizes, threads, seconds) -> Iterator[str]:
-    """Yield the lines of the table of times at growing n (d = 784, k = 32), and the exponent."""
-    yield "| n | Gaussian (one) | **ours** | lower bound | s | CPU s | peak MB so far |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+def scaling_lines(options: argparse.Namespace) -> Lines:
+    """Yield times at growing n (d = 784, k = 32); the last line has the fitted exponent."""
+    yield "n", "Gaussian (one)", "**ours**", "lower bound", "s", "CPU s", "peak MB so far"
     times = []
-    for n in sizes:
+    for n in options.rows:
         X = mixture(n)
-        embedding, wall, cpu = timed_fit(JLEmbedding(32, n_jobs=threads, time_limit=seconds), X)
+        embedding, wall, cpu = timed_fit(
+            JLEmbedding(32, n_jobs=options.threads, time_limit=options.seconds), X
+        )
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         projection = GaussianRandomProjection(32, random_state=0).fit(X)
         rival = Rows(X).distortion(projection.components_)
         times.append(cpu)
         yield (
-            f"| {n} | {rival:.3f} | **{embedding.max_distortion_:.3f}** "
-            f"| {embedding.lower_bound_:.3f} | {wall:.1f} | {cpu:.1f} | {peak:.0f} |"
+            *(n, f"{rival:.3f}", f"**{embedding.max_distortion_:.3f}**"),
+            *(f"{embedding.lower_bound_:.3f}", f"{wall:.1f}", f"{cpu:.1f}", f"{peak:.0f}"),
         )
     if len(times) > 1:
-        exponent = np.polyfit(np.log(sizes), np.log(times), 1)[0]
-        yield f"\nCPU seconds grow like n^{exponent:.2f}."
+        exponent = np.polyfit(np.log(options.rows), np.log(times), 1)[0]
+        yield "fit", "", "", "", "", f"n^{exponent:.2f}", ""
+
+
+TABLES = {
+    "distortion": distortion_lines,
+    "norms": norms_lines,
+    "heldout": held_out_lines,
+    "auto": smallest_lines,
+    "scaling": scaling_lines,
+}
+
+
+def show(name: str, lines: Lines, directory: Path | None) -> None:
+    """Print a table as Markdown, line by line, and write it as CSV."""
+    print(f"\n## {name}\n")
+    kept = []
+    for line in lines:
+        kept.append([str(cell).strip("*") for cell in line])
+        print("| " + " | ".join(str(cell) for cell in line) + " |", flush=True)
+        if len(kept) == 1:
+            print("|" + " --- |" * len(line))
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / f"embedding_{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(kept)
 
 
 def main():
-    """Print the table asked for."""
+    """Print the tables asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("table", choices=("distortion", "heldout", "auto", "scaling"))
-    parser.add_argument("--only", nargs="+", choices=tuple(DATA))
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument("--only", nargs="+", choices=tuple(DATA), help="data sets")
+    parser.add_argument("--all-dimensions", action="store_true", help="more rows in distortion")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=None)
+    parser.add_argument("--seconds", type=float, default=None, help="limit of each search")
     parser.add_argument("--rows", nargs="+", type=int, default=[2500, 5000, 10000, 20000])
+    parser.add_argument("--csv", type=Path, metavar="DIRECTORY")
     options = parser.parse_args()
+    unknown = set(options.tables) - set(TABLES)
+    if unknown:
+        parser.error(f"no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
     print(describe(), flush=True)
-    print()
     compile_kernels()
-    lines = {
-        "distortion": lambda: distortion_rows(options.only, options.threads, options.seconds),
-        "heldout": lambda: held_out_rows(options.threads, options.seconds),
-        "auto": lambda: smallest_rows(options.threads, options.seconds),
-        "scaling": lambda: scaling_rows(options.rows, options.threads, options.seconds),
-    }[options.table]()
-    for line in lines:
-        print(line, flush=True)
+    for name in options.tables or TABLES:
+        show(name, TABLES[name](options), options.csv)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ All work is counted in passes over the pairs, so without a time limit nothing de
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -67,13 +67,35 @@ def distortion_of(low: float, high: float) -> float:
 
 
 class HistoryRow(NamedTuple):
-    """One stage: seconds since the start, dimension, passes, sharpness, best distortion so far."""
+    """One stage of a search, as it ended.
+
+    Attributes
+    ----------
+    seconds : float
+        Since the start of the search in this dimension.
+    n_components : int
+        The dimension.
+    passes : int
+        Passes over the pairs so far, in this dimension.
+    sharpness : float
+        Sharpness of the smooth maximum; in an annealing of sigma the order of the moment.
+    distortion : float
+        The best so far of all starts.
+    start : str
+        Where this descent began: "whitened" or plain "PCA", a "Gaussian" map, the nearly orthogonal
+        vectors of "unbiased bases", the map of a "sample" of the rows or of a "larger k", the noise
+        of a random map ("sigma").
+    sigma : float or None
+        Noise that is left; None in a search, which has none.
+    """
 
     seconds: float
     n_components: int
     passes: int
     sharpness: float
     distortion: float
+    start: str
+    sigma: float | None = None
 
 
 class Best:
@@ -109,6 +131,7 @@ class Progress:
         self._begin = perf_counter()
         self.goal = goal
         self.passes = 0
+        self.interrupted = False
 
     def elapsed(self) -> float:
         """Return the seconds since the start."""
@@ -297,7 +320,8 @@ def _annealed(
     x: FloatArray,
     stages: Sequence[tuple[float, float]],
     progress: Progress,
-    history: list[HistoryRow],
+    report: Callable[[HistoryRow], object],
+    name: str,
 ) -> FloatArray:
     """Descend at each sharpness, until its share of the work."""
     for sharpness, until in stages:
@@ -305,10 +329,10 @@ def _annealed(
             continue
         x = objective.rescale(x, sharpness)
         x = _descend(objective, x, until, progress)
-        history.append(
+        report(
             HistoryRow(
                 *(progress.elapsed(), objective.n_components, progress.passes),
-                *(sharpness, objective.best.distortion),
+                *(sharpness, objective.best.distortion, name),
             )
         )
     return x
@@ -328,15 +352,15 @@ def _schedule(
 def search(
     pairs: PairSet,
     basis: FloatArray | None,
-    starts: Sequence[FloatArray],
+    starts: Mapping[str, FloatArray],
     *,
     references: Sequence[FloatArray] = (),
     n_threads: int = 1,
     progress: Progress,
     sharpness: tuple[float, float] = (0.0, math.inf),
-    history: list[HistoryRow],
+    report: Callable[[HistoryRow], object],
 ) -> Best:
-    """Return the best map found from several starts.
+    """Return the best map found from several starts; after KeyboardInterrupt the best so far.
 
     Parameters
     ----------
@@ -344,33 +368,51 @@ def search(
         Pairs of rows, whose distortion counts.
     basis : (n, r) array or None
         Images are ``basis @ coordinates``; None where coordinates are the images themselves.
-    starts : sequence of (r, k) arrays
+    starts : mapping of names to (r, k) arrays
         Each is carried through the stages of low sharpness, the best of them to the end.
     references : sequence of (r, k) arrays
         Maps that are measured only: the result is not worse than any of them or of the starts.
     progress : Progress
-        Quota of passes, time limit, goal.
+        Quota of passes, time limit, goal; says afterwards whether the search was interrupted.
     sharpness : tuple of two floats
         Stages outside are left out: early ones for starts that are good already, late ones on a
         sample.
-    history : list
-        Gets a row for each stage.
+    report : callable
+        Gets a row at the end of each stage.
     """
-    objective = _Objective(pairs, basis, starts[0].shape[1], n_threads, progress)
-    for coordinates in (*references, *starts):
+    k = next(iter(starts.values())).shape[1]
+    objective = _Objective(pairs, basis, k, n_threads, progress)
+    for coordinates in (*references, *starts.values()):
         objective.measure(coordinates)
     stages = [stage for stage in _STAGES if sharpness[0] <= stage[0] <= sharpness[1]]
+    try:
+        _run_stages(objective, starts, stages, progress, report)
+    except KeyboardInterrupt:
+        progress.interrupted = True
+    return objective.best
+
+
+def _run_stages(
+    objective: _Objective,
+    starts: Mapping[str, FloatArray],
+    stages: Sequence[tuple[float, float]],
+    progress: Progress,
+    report: Callable[[HistoryRow], object],
+) -> None:
+    """Carry all starts through the early stages, and the best through the late ones."""
     early = [stage for stage in stages if stage[0] < _COMPARED_AT]
-    points = [objective.without_collapse(start) for start in starts]
+    points = {name: objective.without_collapse(start) for name, start in starts.items()}
+    name = next(iter(points))
     if len(points) > 1 and early:
         stages = stages[len(early) :]
         ends = np.linspace(0.0, _SHARE_OF_STARTS if stages else 1.0, len(points) + 1)
-        for i, point in enumerate(points):
+        for i, (name, point) in enumerate(points.items()):
             schedule = _schedule(early, ends[i], ends[i + 1])
-            points[i] = _annealed(objective, point, schedule, progress, history)
-        values = [objective.smooth_maximum(point, _COMPARED_AT) for point in points]
-        points = [points[int(np.argmin(values))]]
+            points[name] = _annealed(objective, point, schedule, progress, report, name)
+        values = {
+            name: objective.smooth_maximum(point, _COMPARED_AT) for name, point in points.items()
+        }
+        name = min(values, key=lambda name: values[name])
     if stages:
         schedule = _schedule(stages, progress.share, 1.0)
-        _annealed(objective, points[0], schedule, progress, history)
-    return objective.best
+        _annealed(objective, points[name], schedule, progress, report, name)

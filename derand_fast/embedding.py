@@ -21,13 +21,13 @@ from derand_fast.embedding_basis import (
 from derand_fast.embedding_pairs import AllPairs, product
 from derand_fast.embedding_solver import EmbeddingProblem
 from derand_fast.kernels.pairs import exact_ratios
-from derand_fast.threads import thread_count
+from derand_fast.threads import one_blas_thread, thread_count
 
 try:
+    import threadpoolctl  # noqa: F401
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
     from sklearn.utils import check_random_state
     from sklearn.utils.validation import check_array, check_is_fitted, validate_data
-    from threadpoolctl import threadpool_limits
 except ImportError as error:
     raise ImportError(
         "JLEmbedding needs scikit-learn 1.6 or later: pip install 'derand-fast[embedding]'"
@@ -103,8 +103,14 @@ class JLEmbedding(
     pairs : "all", "norms" or pair of index arrays, default="all"
         Whose lengths count: all differences of two rows, the rows themselves, or the differences
         listed, as an (m, 2) array or a tuple of two arrays of row numbers.
-    method : "search", default="search"
-        Descent on the smooth maximum from several starts (``derand_fast.distortion_search``).
+    method : "search" or "objective", default="search"
+        "search" descends on the smooth maximum from several starts
+        (``derand_fast.distortion_search``) and is never worse than a Gaussian map, principal
+        components or a mixture of them. "objective" is the way of the paper: from a random Gaussian
+        map A = M + sigma Z by ``newton_cg`` on ``JLObjective``, moments of order 2 to 128, to a
+        certified second-order stationary point, where sigma is 0 up to a proven bound; A = M
+        (``derand_fast.embedding_annealing``). It takes longer, keeps 4 n^2 bytes, uses no sample,
+        and knows principal components only as far as the descent finds them.
     scale : "optimal" or "contraction", default="optimal"
         Length of A. "optimal" makes max |r - 1| least, "contraction" makes max r = 1, so that no
         distance grows.
@@ -123,7 +129,8 @@ class JLEmbedding(
     n_jobs : int or None, default=None
         Threads; None is one, -1 all cores.
     verbose : bool, default=False
-        Print a line for each stage of the search.
+        Print a line at the end of each stage: seconds, dimension, passes, sharpness, distortion,
+        start, and the noise sigma if there is one.
     compute_inverse_components : bool, default=False
         Keep the pseudo-inverse of ``components_`` for ``inverse_transform``.
 
@@ -142,9 +149,15 @@ class JLEmbedding(
     certificate_ : DistortionCertificate
         What exactly was checked.
     history_ : list of HistoryRow
-        One row for each stage: seconds, dimension, passes, sharpness, distortion.
+        One row for each stage: seconds, dimension, passes, sharpness, distortion, start, sigma.
     n_iter_ : int
         Passes made over the pairs.
+    interrupted_ : bool
+        Whether KeyboardInterrupt ended the search; the map is then the best until there, with an
+        exact distortion as always ("auto": of the smallest dimension that had reached ``eps``, or
+        else of the rank).
+    stationary_point_ : SOSPResult or None
+        Certificate of the last descent by method "objective", with sigma's bound.
     inverse_components_ : (n_features_in_, n_components_) array
         Only with ``compute_inverse_components``.
     n_features_in_, feature_names_in_
@@ -180,7 +193,7 @@ class JLEmbedding(
         *,
         eps: float = 0.1,
         pairs: Any = "all",
-        method: Literal["search"] = "search",
+        method: Literal["search", "objective"] = "search",
         scale: Literal["optimal", "contraction"] = "optimal",
         max_iter: int = 5000,
         time_limit: float | None = None,
@@ -206,8 +219,9 @@ class JLEmbedding(
 
         Parameters
         ----------
-        X : (n_samples, n_features) array or sparse matrix
-            At least two rows; float32 stays float32, other types become float64.
+        X : (n_samples, n_features) array, sparse matrix or dask array
+            At least two rows; float32 stays float32, other types become float64. The blocks of a
+            dask array stay where they are: see `derand_fast.distributed.embedding.fit_blocks`.
         y : ignored
 
         Returns
@@ -221,6 +235,10 @@ class JLEmbedding(
         TypeError
             If a parameter has the wrong type.
         """
+        if _is_dask_array(X):
+            from derand_fast.distributed.embedding import fit_blocks
+
+            return fit_blocks(self, X)
         X = validate_data(
             self,
             X,
@@ -232,15 +250,19 @@ class JLEmbedding(
         n_threads = _threads(self.n_jobs)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         # BLAS results may depend on its own threads; the kernels here bring their own.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             self._fit(X, seconds, n_threads, seed)
         if self.compute_inverse_components:
             self.inverse_components_ = np.linalg.pinv(self.components_)
         return self
 
     def transform(self, X: Any) -> Any:
-        """Return X A', (n_samples, n_components_), dense."""
+        """Return X A', (n_samples, n_components_), dense; of a dask array, a dask array."""
         check_is_fitted(self)
+        if _is_dask_array(X):
+            from derand_fast.distributed.embedding import transform_blocks
+
+            return transform_blocks(self, X)
         X = self._rows_like_fitted(X)
         images = X @ self.components_.T
         return np.asarray(images.todense() if is_sparse(images) else images)
@@ -263,12 +285,19 @@ class JLEmbedding(
 
         Parameters
         ----------
-        X : (n_samples, n_features) array or sparse matrix
+        X : (n_samples, n_features) array, sparse matrix or dask array
             At least two rows, counted with those of ``others``.
         others : (m, n_features) array or sparse matrix, optional
-            More rows, for instance those fitted: all pairs of the rows of both count then.
+            More rows, for instance those fitted: all pairs of the rows of both count then. Not
+            with a dask array.
         """
         check_is_fitted(self)
+        if _is_dask_array(X):
+            from derand_fast.distributed.embedding import distortion_of_blocks
+
+            if others is not None:
+                raise ValueError("others must be None for a dask array: concatenate the two")
+            return distortion_of_blocks(self, X)
         X = self._rows_like_fitted(X)
         if others is not None:
             parts = (X, self._rows_like_fitted(others))
@@ -277,7 +306,7 @@ class JLEmbedding(
         if X.shape[0] < 2:
             raise ValueError("a pair needs two rows; X has n_samples = 1")
         n_threads = _threads(self.n_jobs)
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_blas_thread():
             rows = _working_rows(X)
             kept, _ = distinct_rows(rows)
             if kept.size < 2:
@@ -310,8 +339,8 @@ class JLEmbedding(
         eps = finite_number("eps", self.eps, 0.0, 1.0)
         if eps in (0.0, 1.0):
             raise ValueError(f"eps must be strictly between 0 and 1, got {eps}")
-        if self.method != "search":
-            raise ValueError(f'method must be "search", got {self.method!r}')
+        if self.method not in ("search", "objective"):
+            raise ValueError(f'method must be "search" or "objective", got {self.method!r}')
         if self.scale not in ("optimal", "contraction"):
             raise ValueError(f'scale must be "optimal" or "contraction", got {self.scale!r}')
         whole_number("max_iter", self.max_iter, 1)
@@ -334,7 +363,11 @@ class JLEmbedding(
         if space.rank == 0:
             self._set_trivial(X, n_pairs)
             return
-        problem = EmbeddingProblem(space, listed, n_threads, seed)
+        problem = EmbeddingProblem(
+            *(space, listed, n_threads, seed),
+            annealing=self.method == "objective",
+            report=_print_stage if self.verbose else None,
+        )
         matrix = self._solve(problem, space, listed is None, seconds)
         components = space.components(matrix)
         self.lower_bound_ = self._bound(space, components.shape[0]) if listed is None else 0.0
@@ -350,9 +383,8 @@ class JLEmbedding(
         self._set_certificate(certificate, kept, n_pairs, n_equal)
         self.history_ = problem.history
         self.n_iter_ = max(1, problem.passes)
-        if self.verbose:
-            for row in self.history_:
-                print(_line(row))
+        self.interrupted_ = problem.interrupted
+        self.stationary_point_ = problem.stationary_point
 
     def _solve(
         self, problem: EmbeddingProblem, space: RowSpace, bounded: bool, seconds: float
@@ -382,6 +414,7 @@ class JLEmbedding(
         self.lower_bound_ = 0.0
         self.history_ = []
         self.n_iter_ = 1
+        self.interrupted_, self.stationary_point_ = False, None
         certificate = DistortionCertificate(0.0, 1.0, 1.0, (0, 0), (0, 0), 0, n_pairs, 0)
         self.certificate_, self.max_distortion_, self.worst_pair_ = certificate, 0.0, (0, 0)
 
@@ -419,6 +452,11 @@ class JLEmbedding(
         return tags
 
 
+def _is_dask_array(X: Any) -> bool:
+    """Whether X is a dask array; Dask is not imported for that."""
+    return type(X).__module__.startswith("dask.array")
+
+
 def _threads(n_jobs: int | None) -> int:
     """Return the number of threads: scikit-learn's n_jobs."""
     if n_jobs is None:
@@ -428,10 +466,12 @@ def _threads(n_jobs: int | None) -> int:
     return whole_number("n_jobs", n_jobs, 1)
 
 
-def _line(row: HistoryRow) -> str:
-    return (
+def _print_stage(row: HistoryRow) -> None:
+    noise = "" if row.sigma is None else f"  sigma {row.sigma:.2g}"
+    print(
         f"[JLEmbedding] {row.seconds:8.2f} s  k = {row.n_components:4d}  {row.passes:6d} passes  "
-        f"sharpness {row.sharpness:6.0f}  distortion {row.distortion:.6f}"
+        f"sharpness {row.sharpness:6.0f}  distortion {row.distortion:.6f}  from {row.start}{noise}",
+        flush=True,
     )
 
 

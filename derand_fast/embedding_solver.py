@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derand_fast.distortion_search import Best, HistoryRow, Progress, distortion_of, search
+from derand_fast.embedding_annealing import anneal
 from derand_fast.embedding_basis import RowSpace
 from derand_fast.embedding_pairs import AllPairs, ListedPairs, PairSet, product
+from derand_fast.optimize import SOSPResult
+from derand_fast.unbiased_bases import nearly_orthogonal
 
 __all__ = ["EmbeddingProblem"]
 
@@ -38,6 +41,9 @@ _PROBES = 4
 # the rows best by a hair, 1 (their own units) carries over best to other rows: on half of the
 # digits, k = 20, the powers 0, 1/2, 1 give 0.214, 0.215, 0.216, and 0.69, 0.60, 0.58 on the other.
 _METRIC_POWER = 0.5
+# Above this ratio of the least to the widest spread the metric is left out where it can be.
+_EVEN_SPREAD = 0.1
+_UNUSED_NOISE = 1e-3
 # Sharpness to begin with at a map that is good already, and at one found on a sample.
 _WARM_SHARPNESS = 12.0
 _SECOND_SHARPNESS = 8.0
@@ -54,26 +60,44 @@ class EmbeddingProblem:
         Pairs of row numbers; None for all pairs.
     n_threads, seed : int
         Threads change no bit of the result.
+    annealing : bool
+        Anneal the noise of a random map (`derand_fast.embedding_annealing`), instead of the search.
+    report : callable, optional
+        Called with the row of the history at the end of each stage.
     """
 
     def __init__(
-        self, space: RowSpace, pairs: IndexArray | None, n_threads: int, seed: int
+        self,
+        space: RowSpace,
+        pairs: IndexArray | None,
+        n_threads: int,
+        seed: int,
+        *,
+        annealing: bool = False,
+        report: Callable[[HistoryRow], object] | None = None,
     ) -> None:
         self.space = space
         self.n_threads = n_threads
         self._seed = seed
+        self._report = report
+        self._listed, self._annealing = pairs, annealing
         self._rows = space.left.shape[0]
         self._metric = (space.spreads / space.spreads[0]) ** _METRIC_POWER
         self.passes = 0
         self.history: list[HistoryRow] = []
+        self.interrupted = False
+        self.stationary_point: SOSPResult | None = None
         self._n_pairs = self._rows**2 / 2.0 if pairs is None else float(len(pairs))
         self._sampled = pairs is None and self._rows > _ROWS_AT_ONCE
         self.all_pairs = AllPairs(space.points, n_threads) if pairs is None else None
         self._pairs: PairSet | None = self.all_pairs
         if pairs is not None:
             self._pairs = ListedPairs(space.points, pairs, n_threads)
-        # Where the rows are independent every set of images is the image of some map.
-        self._free = pairs is None and not self._sampled and space.rank == self._rows - 1
+        # Where the rows are independent every set of images is the image of some map. Without the
+        # metric, though, directions of next to no spread would be used like any other, and blow up
+        # other rows: on half of the manifold of the benchmarks the others collapsed (1.000).
+        independent = pairs is None and not self._sampled and space.rank == self._rows - 1
+        self._free = independent and bool(space.spreads[-1] > _EVEN_SPREAD * space.spreads[0])
 
     # -- maps worth measuring, as matrices (r, k): images = U matrix --------------------------
 
@@ -103,9 +127,33 @@ class EmbeddingProblem:
         out[:exact, :exact] = np.diag(self.space.spreads[:exact])
         return out
 
+    def unbiased(self, k: int) -> FloatArray | None:
+        """Return the map that makes all rows nearly orthogonal, at their lengths.
+
+        Only where every set of images is the image of some map, and where random images are much
+        worse: for k^2 / 4 rows and more, but not more than there are such vectors.
+        """
+        if not self._free or self._rows < k * k // 4:
+            return None
+        vectors = nearly_orthogonal(self._rows, k)
+        if vectors is None:
+            return None
+        # Directions of which no vector makes use would never be used by a descent either.
+        noise = np.random.default_rng((self._seed, k, 1)).standard_normal(vectors.shape)
+        vectors += _UNUSED_NOISE / math.sqrt(k) * noise
+        lengths = np.linalg.norm(self.space.points, axis=1)
+        found: FloatArray = self.space.left.T @ (lengths[:, None] * vectors)
+        return found
+
     def _references(self, k: int) -> list[FloatArray]:
         parts = sorted({k // 4, k // 2, 3 * k // 4} - {0})
         return [self.principal(k), self.gaussian(k), *(self.split(k, part) for part in parts)]
+
+    def note(self, row: HistoryRow) -> None:
+        """Add a row to the history."""
+        self.history.append(row)
+        if self._report is not None:
+            self._report(row)
 
     # -- one dimension ------------------------------------------------------------------------
 
@@ -119,6 +167,8 @@ class EmbeddingProblem:
         flops: float = _MOST_FLOPS,
     ) -> Best:
         """Return the best map found into k < rank dimensions, coordinates (r, k)."""
+        if self._annealing:
+            return self._anneal(k, Progress(passes, seconds, goal))
         affordable = flops / self._flops_of_pass(k)
         passes = min(passes, max(_LEAST_PASSES, int(affordable)))
         if self._sampled:
@@ -143,18 +193,26 @@ class EmbeddingProblem:
         warm: FloatArray | None,
         references: list[FloatArray],
         sharpness: tuple[float, float] = (_WARM_SHARPNESS, math.inf),
+        warm_name: str = "larger k",
     ) -> Best:
         if warm is None:
             sharpness = 0.0, sharpness[1]
-            starts = [self.whitened(k), self.principal(k), self.gaussian(k)]
+            starts = {
+                "whitened": self.whitened(k),
+                "PCA": self.principal(k),
+                "Gaussian": self.gaussian(k),
+            }
+            unbiased = self.unbiased(k)
+            if unbiased is not None:
+                starts["unbiased bases"] = unbiased
         else:
-            starts = [warm]
+            starts = {warm_name: warm}
         if basis is None:
-            starts = [self.space.left @ start for start in starts]
+            starts = {name: self.space.left @ start for name, start in starts.items()}
             references = [self.space.left @ reference for reference in references]
         else:
             basis = basis * self._metric
-            starts = [start / self._metric[:, None] for start in starts]
+            starts = {name: start / self._metric[:, None] for name, start in starts.items()}
             references = [reference / self._metric[:, None] for reference in references]
         best = search(
             pairs,
@@ -164,13 +222,33 @@ class EmbeddingProblem:
             n_threads=self.n_threads,
             progress=progress,
             sharpness=sharpness,
-            history=self.history,
+            report=self.note,
         )
         self.passes += progress.passes
+        self.interrupted |= progress.interrupted
         if basis is None:
             best.coordinates = self.space.left.T @ best.coordinates
         else:
             best.coordinates *= self._metric[:, None]
+        return best
+
+    def _anneal(self, k: int, progress: Progress) -> Best:
+        """Descend from a random Gaussian map until its noise is gone."""
+        best, spreads = Best(), self.space.spreads[:, None]
+        self._measure(self.gaussian(k), best)
+        try:
+            self.stationary_point = anneal(
+                *(self.space.points, self._listed, k),
+                lambda transposed: self._measure(spreads * transposed, best),
+                n_threads=self.n_threads,
+                seed=self._seed,
+                progress=progress,
+                report=self.note,
+            )
+        except KeyboardInterrupt:  # not caught by newton_cg: between two descents
+            progress.interrupted = True
+        self.passes += progress.passes
+        self.interrupted |= progress.interrupted
         return best
 
     # -- many rows ----------------------------------------------------------------------------
@@ -192,11 +270,15 @@ class EmbeddingProblem:
             basis = np.ascontiguousarray(self.space.left[rows])
             only_early = 0.0, _SAMPLE_SHARPNESS
             warm = self._search(pairs, basis, k, share, None, [], only_early).coordinates
+            self._measure(warm, best)
+            if self.interrupted:
+                return best
         rows = np.sort(order[:_MOST_ROWS])
         found = self._search(
             *(self._most_pairs(rows), np.ascontiguousarray(self.space.left[rows]), k),
             *(Progress(passes, clock.remaining(), goal), warm, []),
             (_SECOND_SHARPNESS, math.inf),
+            "sample",
         )
         self._measure(found.coordinates, best)
         return best
@@ -235,7 +317,8 @@ class EmbeddingProblem:
 
         Bisection between the largest k that ``bound`` (the proven lower bound of k) excludes and
         the rank, where the distortion is 0 (map None). Each search is warm-started from the last
-        success, cut to its leading k directions.
+        success, cut to its leading k directions. Ends early, with the smallest k so far, when time
+        is over or after KeyboardInterrupt.
         """
         clock = Progress(1, seconds)
         low, high = 0, self.space.rank
@@ -243,7 +326,7 @@ class EmbeddingProblem:
         while low + 1 < high and bound(low + 1) > eps:
             low += 1
         tries = max(1, math.ceil(math.log2(max(high - low, 2))))
-        while high - low > 1 and clock.remaining() > 0.0:
+        while high - low > 1 and clock.remaining() > 0.0 and not self.interrupted:
             k = (low + high) // 2
             # Far below the rank is likelier: distortions fall geometrically with k.
             if best is None:

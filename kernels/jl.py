@@ -51,7 +51,7 @@ from derand_fast.kernels.simd import (
     scale_row,
     store_scaled_row,
 )
-from derand_fast.kernels.special import _float_bits, _float_from_bits, exp
+from derand_fast.kernels.special import exp, float_bits, float_from_bits
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
@@ -150,7 +150,7 @@ def _rule_of(v: float, R: float) -> int:
     """Choose a rule for a relative error of 1e-13."""
     if R < WIDE_BELOW:
         return min(int(5.0 / v), WIDE_RULES - 1)
-    exponent = (_float_bits(R * (1.0 / WIDE_BELOW)) >> 52) - 1023
+    exponent = (float_bits(R * (1.0 / WIDE_BELOW)) >> 52) - 1023
     return WIDE_RULES + min(max(exponent, 0), NARROW_RULES - 1)
 
 
@@ -159,8 +159,8 @@ def _log1p(a: float) -> float:
     """Natural logarithm of 1 + a for a >= 0, within 2 ulp and without a branch."""
     above = 1.0 + a
     # 1 + a = 2^n m with m in [1 / sqrt 2, sqrt 2); the constant is the bits of 1 / sqrt 2.
-    n = (_float_bits(above) - INVERSE_SQRT2_BITS) >> 52
-    fraction = _float_from_bits(_float_bits(above) - (n << 52)) - 1.0
+    n = (float_bits(above) - INVERSE_SQRT2_BITS) >> 52
+    fraction = float_from_bits(float_bits(above) - (n << 52)) - 1.0
     fraction = a if n == 0 else fraction
     z = fraction / (2.0 + fraction)
     square = z * z

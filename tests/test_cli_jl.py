@@ -28,6 +28,7 @@ class FakeEstimator:
         self.options = None
         self.error = None
         self.n_equal_pairs = 0
+        self.interrupted = False
 
     def __call__(self, n_components, **options):
         self.options = {"n_components": n_components} | options
@@ -48,8 +49,12 @@ class FakeEstimator:
         self.certificate_ = DistortionCertificate(
             0.75, 0.25, 1.5, pair, (1, 2), 66, self.n_equal_pairs, 7
         )
-        self.history_ = [HistoryRow(0.1, 2, 30, 4.0, 0.8), HistoryRow(0.2, 2, 50, 6.0, 0.75)]
+        self.history_ = [
+            HistoryRow(0.1, 2, 30, 4.0, 0.8, "PCA"),
+            HistoryRow(0.2, 2, 50, 6.0, 0.75, "PCA"),
+        ]
         self.n_iter_ = 50
+        self.interrupted_ = self.interrupted
         return self
 
 
@@ -325,6 +330,14 @@ def test_report_of_norms(run, estimator, points):
     assert "bound" not in out
 
 
+def test_an_interrupted_search_is_reported(run, estimator, points):
+    estimator.interrupted = True
+    status, out, _ = run(points)
+    assert status == 130
+    assert out.splitlines()[-1].endswith(" s, 50 passes until interrupted")
+    assert parse_strictly(run(points, "--json")[1])["interrupted"] is True
+
+
 def test_json_is_one_strict_line(run, estimator, points):
     status, out, err = run(points, "--json", "--seed", "9")
     assert (status, err, out.count("\n")) == (0, "", 1)
@@ -341,8 +354,11 @@ def test_json_is_one_strict_line(run, estimator, points):
         "passes": 50,
         "sharpness": 6.0,
         "distortion": 0.75,
+        "start": "PCA",
+        "sigma": None,
     }
     assert (fields["n_iter"], fields["seed"], fields["pairs"]) == (50, 9, "all")
+    assert fields["interrupted"] is False
     assert 0.0 <= fields["seconds"] < 60.0
 
 

@@ -221,10 +221,12 @@ def test_history_is_monotone():
     X = np.random.default_rng(13).standard_normal((50, 20))
     pairs, history = AllPairs(X, 1), []
     space = row_space(X, centred=True)
-    start = np.eye(space.rank, 5)
-    best = search(pairs, space.left, [start], progress=Progress(200), history=history)
+    starts = {"eye": np.eye(space.rank, 5)}
+    progress = Progress(200)
+    best = search(pairs, space.left, starts, progress=progress, report=history.append)
     distortions = [row.distortion for row in history]
     assert distortions == sorted(distortions, reverse=True)
     assert best.distortion == distortions[-1]
-    assert all(row.n_components == 5 for row in history)
+    assert all(row.n_components == 5 and row.start == "eye" for row in history)
+    assert not progress.interrupted
     assert distortion_of(1.0, 3.0) == 0.5

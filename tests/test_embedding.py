@@ -228,6 +228,83 @@ def test_verbose_prints_one_line_for_each_stage(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(embedding.history_) > 3
     assert lines[0].startswith("[JLEmbedding]")
+    for line, row in zip(lines, embedding.history_, strict=True):
+        assert line.endswith(f"distortion {row.distortion:.6f}  from {row.start}")
+    assert not embedding.interrupted_
+    assert embedding.stationary_point_ is None
+
+
+# --- the road of the theory ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairs", ["all", "norms"])
+def test_annealing_ends_without_noise_and_with_a_certificate(pairs):
+    """The bound of sigma, and distortions that fall from order to order."""
+    X = rows(25, 40)
+    embedding = quick(8, method="objective", pairs=pairs, max_iter=2000).fit(X)
+    point = embedding.stationary_point_
+    assert point.certified
+    assert point.W_norm <= point.collapse_bound <= point.collapse_bound_apriori
+    history = embedding.history_
+    assert [row.sharpness for row in history[:2]] == [2.0, 4.0]
+    assert history[-1].sigma <= point.collapse_bound / np.sqrt(8 * 25)
+    assert all(row.start == "sigma" for row in history)
+    assert min(row.distortion for row in history) == pytest.approx(embedding.max_distortion_)
+    if pairs == "norms":  # 25 lengths, 200 unknowns
+        assert embedding.max_distortion_ < 1e-3
+    else:
+        # Moments up to order 32 of 300 pairs: 300^(1/32) = 1.2 times the smallest maximum at most.
+        assert embedding.max_distortion_ < 1.2 * quick(8, max_iter=800).fit(X).max_distortion_
+
+
+def test_annealing_has_the_same_bits_for_any_number_of_threads():
+    X = rows(25, 40)
+    maps = [
+        quick(5, method="objective", max_iter=60, n_jobs=n_jobs).fit(X).components_
+        for n_jobs in (1, 2)
+    ]
+    assert np.array_equal(*maps)
+    assert quick(5, method="objective", time_limit=0.0).fit(X).max_distortion_ < 1.0
+
+
+# --- interrupted --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["search", "objective"])
+def test_an_interrupted_fit_returns_the_best_so_far(method, monkeypatch):
+    """At the end of the second stage; what is reported is exact as ever."""
+    X = rows(25, 40)
+    rows_seen = []
+
+    def interrupt(row):
+        rows_seen.append(row)
+        if len(rows_seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("derand_fast.embedding._print_stage", interrupt)
+    embedding = quick(8, method=method, verbose=True, max_iter=600).fit(X)
+    assert embedding.interrupted_
+    assert len(embedding.history_) == 2
+    ratios = ratios_by_loop(X, embedding.components_)
+    assert embedding.max_distortion_ == pytest.approx(np.abs(ratios - 1).max(), rel=1e-12)
+    assert embedding.max_distortion_ == pytest.approx(rows_seen[-1].distortion, rel=1e-9)
+
+
+def test_an_interrupted_auto_returns_a_dimension_that_reaches_eps(monkeypatch):
+    X = rows(40, 60)
+    stages = []
+
+    def interrupt(row):
+        stages.append(row.n_components)
+        if len(set(stages)) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("derand_fast.embedding._print_stage", interrupt)
+    embedding = quick(eps=0.4, max_iter=300, verbose=True).fit(X)
+    assert embedding.interrupted_
+    assert len(set(stages)) == 3
+    assert embedding.max_distortion_ <= 0.4
+    assert embedding.n_components_ >= quick(eps=0.4, max_iter=300).fit(X).n_components_
 
 
 # --- bad and awkward input ----------------------------------------------------------------------

@@ -15,9 +15,9 @@ from derand_fast.plot import plot_embedding
 
 POINTS = np.random.default_rng(2).standard_normal((11, 4)) @ np.diag([3.0, 2.0, 1.0, 0.5])
 HISTORY = [
-    HistoryRow(0.1, 3, 40, 4.0, 0.75),
-    HistoryRow(0.2, 3, 60, 6.0, 0.5),
-    HistoryRow(0.1, 2, 50, 4.0, 0.875),
+    HistoryRow(0.1, 3, 40, 4.0, 0.75, "PCA"),
+    HistoryRow(0.2, 3, 60, 6.0, 0.5, "PCA"),
+    HistoryRow(0.1, 2, 50, 4.0, 0.875, "PCA"),
 ]
 
 
@@ -114,6 +114,11 @@ def test_sigma_where_there_is_one():
     (sigma,) = lines_of(figure.axes[2], "sigma")
     assert (list(sigma.get_xdata()), list(sigma.get_ydata())) == ([1, 2], [0.5, 0.0])
     assert "sigma" in figure.axes[2].get_ylabel()
+    assert figure.axes[2].get_yscale() == "linear"
+    # Where nothing is 0, powers of ten.
+    rows = [row(2, 0.5, 1e-3), row(2, 0.25, 1e-60)]
+    figure = plot_embedding(make_embedding(history_=rows), POINTS)
+    assert figure.axes[2].get_yscale() == "log"
     assert len(plot_embedding(make_embedding(), POINTS).axes) == 2
 
 
@@ -139,7 +144,7 @@ def test_words():
     assert "no map of this dimension has less (0.125)" in legend
     norms = plot_embedding(make_embedding("norms", lower_bound_=0.0), POINTS)
     assert norms.axes[0].get_ylabel() == "Rows in a bin"
-    assert norms.axes[0].get_xlabel() == "||A x||^2 / ||x||^2 of a row x"
+    assert norms.axes[0].get_xlabel() == r"$\|A x\|^2 / \|x\|^2$ of a row $x$"
     assert norms.axes[1].get_ylabel() == "Largest distortion over all rows"
     assert not lines_of(norms.axes[1], "bound")
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from derand_fast.cli.messages import NOT_WRITTEN, OK, CommandError, complain, input_errors
+from derand_fast.cli.messages import (
+    INTERRUPTED,
+    NOT_WRITTEN,
+    OK,
+    CommandError,
+    complain,
+    input_errors,
+)
 from derand_fast.cli.options import add_output_options, add_seed, add_threads, check_plot
 from derand_fast.cli.outputs import check_outputs, to_json, write_everything
 
@@ -44,7 +51,7 @@ exit status:
   0    done
   2    wrong usage or bad input; nothing was computed
   3    an output could not be written
-  130  interrupted (Ctrl-C)
+  130  interrupted (Ctrl-C): the best map so far is reported if there was one
 """
 
 
@@ -115,7 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
         output=lambda path: _write_map(path, outcome.embedding),
         plot=lambda path: _plot(path, outcome.embedding, X),
     )
-    return OK if written else NOT_WRITTEN
+    if not written:
+        return NOT_WRITTEN
+    return INTERRUPTED if outcome.embedding.interrupted_ else OK
 
 
 def _load(name: str | None) -> Any:
@@ -195,7 +204,8 @@ def _report(outcome: _Outcome) -> str:
         )
     for name, distortion in outcome.others.items():
         lines.append(f"{name:<11} {distortion:.6g}  (map of as many dimensions at its best scale)")
-    lines.append(f"time        {outcome.seconds:.3f} s, {embedding.n_iter_:,} passes")
+    ended = " until interrupted" if embedding.interrupted_ else ""
+    lines.append(f"time        {outcome.seconds:.3f} s, {embedding.n_iter_:,} passes{ended}")
     if certificate.n_equal_pairs:
         what = "rows of zeros" if norms else "pairs of equal rows"
         lines.append(f"left out    {certificate.n_equal_pairs:,} {what}")
@@ -218,6 +228,7 @@ def _fields(outcome: _Outcome) -> dict[str, Any]:
         "others": outcome.others,
         "history": [row._asdict() for row in embedding.history_],
         "n_iter": embedding.n_iter_,
+        "interrupted": embedding.interrupted_,
         "seed": embedding.random_state,
         "seconds": outcome.seconds,
     }

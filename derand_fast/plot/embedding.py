@@ -128,9 +128,9 @@ def _draw_ratios(axes: Axes, embedding: JLEmbedding, X: Any) -> None:
         )
     if len(own):
         axes.set_yscale("log")
-    meaning = "||A x||^2 / ||x||^2 of a row x"
+    meaning = r"$\|A x\|^2 / \|x\|^2$ of a row $x$"
     if _subject(embedding) == "pair":
-        meaning = "||A (x - y)||^2 / ||x - y||^2 of a pair of rows x, y"
+        meaning = r"$\|A(x - y)\|^2 / \|x - y\|^2$ of a pair of rows $x$, $y$"
     axes.set_xlabel(meaning)
     axes.set_ylabel(f"{_subject(embedding).capitalize()}s in a bin")
 
@@ -173,7 +173,11 @@ def _draw_search(axes: Axes, embedding: JLEmbedding) -> None:
             gid="distortion",
         )
         axes.annotate(
-            f"k = {k}", points[0], (0, 6), textcoords="offset points", ha="left", color="0.35"
+            *(f"k = {k}", points[0], (0, 6)),
+            textcoords="offset points",
+            ha="left",
+            color="0.35",
+            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.8},
         )
     levels = (
         (embedding.max_distortion_, "exact, of the map returned", "--", _OWN_COLOR, "exact"),
@@ -185,7 +189,7 @@ def _draw_search(axes: Axes, embedding: JLEmbedding) -> None:
             axes.axhline(value, color=color, ls=dashes, lw=1.3, label=label, gid=gid)
     if embedding.max_distortion_ > 0.0:
         axes.set_yscale("log")
-    sigmas = [(stage, row.sigma) for stage, row in stages if hasattr(row, "sigma")]
+    sigmas = [(stage, row.sigma) for stage, row in stages if row.sigma is not None]
     if sigmas:
         _draw_sigma(axes.twinx(), sigmas)
     if stages:
@@ -201,7 +205,11 @@ def _draw_search(axes: Axes, embedding: JLEmbedding) -> None:
 def _draw_sigma(axes: Axes, sigmas: list[tuple[int, float]]) -> None:
     style: dict[str, Any] = {"color": _SIGMA_COLOR, "lw": 1.6, "ls": "-."}
     axes.plot(*zip(*sigmas, strict=True), label="sigma of the random map", gid="sigma", **style)
-    axes.set_ylim(bottom=0.0)
+    # It falls by a constant factor or faster, to far below rounding.
+    if min(sigma for _, sigma in sigmas) > 0.0:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0.0)
     axes.set_ylabel("Standard deviation sigma", color=_SIGMA_COLOR)
 
 
