@@ -19,8 +19,12 @@ from derand_fast.budget import Budget
 from derand_fast.generators import random_graph, torus_grid
 from derand_fast.kernels.lanczos import leftmost_eigenpair
 from derand_fast.kernels.maxcut import anneal_rows, cut_value, flip_gains
+from derand_fast.kernels.replicas import REPLICAS, anneal_replicas, exponential_table
+from derand_fast.reduction import Reduction
 from derand_fast.relaxation import Relaxation, ScaledGraph
 
+# Which of the values that are compared are ours, for `harness.cases`.
+OURS = ("Chebyshev, eight vectors", "max_cut, 200 sweeps, with bound")
 GRAPHS = {
     "random 800/19176": random_graph(800, 19176, seed=1),
     "random 5000/12500": random_graph(5000, 12500, seed=1),
@@ -88,6 +92,88 @@ def test_annealing_sweeps(benchmark, graph, kind):
         benchmark.extra_info["ns_per_edge"] = round(nanoseconds, 2)
     # Rows stay unit vectors, to float32 rounding.
     assert np.abs(np.linalg.norm(rows.reshape(-1, 8), axis=1) - 1).max() < 1e-5
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def anneal_one_replica(indptr, indices, weights, signs, fields, temperature, count, table, state):
+    """One replica with its fields kept: only accepted flips touch the neighbours."""
+    random = state[0]
+    for _ in range(count):
+        for i in range(len(signs)):
+            gain = signs[i] * fields[i]
+            if gain <= np.float32(-9.0) * temperature:
+                continue
+            random ^= random << np.uint64(13)
+            random ^= random >> np.uint64(7)
+            random ^= random << np.uint64(17)
+            if gain > -temperature * table[np.int64(random & np.uint64(4095))]:
+                signs[i] = -signs[i]
+                for e in range(indptr[i], indptr[i + 1]):
+                    fields[indices[e]] += np.float32(2.0) * weights[e] * signs[i]
+    state[0] = random
+
+
+@pytest.mark.benchmark(group="simulated annealing, 20 sweeps of 16 replicas")
+@pytest.mark.parametrize("kind", ["ours", "one by one", "dwave-samplers"])
+def test_annealing_replicas(benchmark, graph, kind):
+    n = graph.n_vertices
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1, 1], REPLICAS * n).astype(np.float32)
+    temperature = np.float32(0.2 * math.sqrt(graph.weights @ graph.weights / n))
+    table, state = exponential_table(), np.array([12345], np.uint64)
+    temperatures = np.full(REPLICAS, temperature, np.float32)
+    cooling = np.zeros(REPLICAS, np.float32)
+    arrays = (graph.indptr, graph.indices, graph.weights32)
+
+    def ours():
+        anneal_replicas(*arrays, signs, temperatures, cooling, 20, table, state)
+
+    own = signs[:n].copy()
+    matrix = scipy.sparse.csr_array((graph.weights, graph.indices, graph.indptr), shape=(n, n))
+    fields = (matrix @ own).astype(np.float32)
+
+    def one_by_one():
+        anneal_one_replica(*arrays, own, fields, temperature, 20 * REPLICAS, table, state)
+
+    work = {"ours": ours, "one by one": one_by_one}.get(kind)
+    if work is None:
+        dimod = pytest.importorskip("dimod")
+        sampler = pytest.importorskip("dwave.samplers").SimulatedAnnealingSampler()
+        coupling = scipy.sparse.triu(matrix).tocoo()
+        model = dimod.BinaryQuadraticModel.from_numpy_vectors(
+            np.zeros(n), (coupling.row, coupling.col, coupling.data), 0.0, dimod.SPIN
+        )
+
+        def work():
+            sampler.sample(
+                model,
+                num_reads=1,
+                num_sweeps=20 * REPLICAS,
+                beta_schedule_type="custom",
+                # Its energies are twice our cut values.
+                beta_schedule=np.full(20 * REPLICAS, 0.5 / temperature),
+                seed=1,
+            )
+
+    work()
+    benchmark(work)
+    if benchmark.stats is not None:
+        nanoseconds = benchmark.stats.stats.min / (20 * REPLICAS * n) * 1e9
+        benchmark.extra_info["ns_per_spin_update"] = round(nanoseconds, 2)
+    # Fields that are kept stay those of the signs: whole numbers, no rounding.
+    assert (fields == matrix @ own).all()
+    assert (np.abs(signs) == 1).all()
+
+
+@pytest.mark.benchmark(group="elimination of low degrees")
+@pytest.mark.parametrize("n_edges", [10_000, 25_000])
+def test_reduction(benchmark, n_edges):
+    graph = ScaledGraph.of(random_graph(10_000, n_edges, seed=1))
+    Reduction.of(graph)
+    reduction = benchmark(lambda: Reduction.of(graph))
+    benchmark.extra_info["vertices_left"] = reduction.core.n_vertices
+    degrees = np.diff(reduction.core.indptr)
+    assert degrees.min() >= 4
 
 
 @pytest.mark.benchmark(group="cut value")

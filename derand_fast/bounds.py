@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -26,9 +27,10 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.special import ndtri
 
 from derand_fast.budget import Budget, Pace
-from derand_fast.kernels.chebyshev import chebyshev_start, chebyshev_steps
+from derand_fast.kernels.chebyshev import BLOCK, chebyshev_start, chebyshev_steps
 from derand_fast.kernels.simd import LANES
 from derand_fast.relaxation import ScaledGraph
+from derand_fast.threads import map_ranges
 
 __all__ = [
     "FAILURE_PROBABILITY",
@@ -48,6 +50,8 @@ _SMALLEST_DUAL = 1e-4
 _TINY_DUAL = 2.0**-900
 _POWER_ITERATIONS = 12
 _PANEL = 256
+# Stored entries below which a second thread costs more than it saves.
+_PARALLEL_ENTRIES = 1 << 19
 
 
 def _gamma(count: int) -> float:
@@ -152,6 +156,8 @@ class ChebyshevCertificate:
         Source of X.
     delta : float
         Failure probability.
+    n_threads : int
+        The bits are the same for any number.
     """
 
     def __init__(
@@ -160,9 +166,12 @@ class ChebyshevCertificate:
         matrix: DualMatrix,
         generator: np.random.Generator,
         delta: float,
+        n_threads: int = 1,
     ) -> None:
         self._graph = graph
         self._matrix = matrix
+        self._blocks = -(-graph.n_vertices // BLOCK)
+        self._n_threads = n_threads if graph.indices.size >= _PARALLEL_ENTRIES else 1
         per_column = delta ** (1.0 / LANES)
         self._threshold = float(ndtri(0.5 + 0.5 * per_column))
         self._previous = generator.standard_normal(graph.n_vertices * LANES)
@@ -195,18 +204,27 @@ class ChebyshevCertificate:
         target = self.steps + steps
         while self.steps < target and not budget.expired:
             pairs = self._pace.units((target - self.steps) // 2)
-            squares = np.empty((2 * pairs, LANES))
             with self._pace.measure(pairs):
-                chebyshev_steps(
-                    self._graph.indptr,
-                    self._graph.indices,
-                    self._matrix.values,
-                    self._matrix.top,
-                    self._previous,
-                    self._current,
-                    squares,
-                )
-            self._norms.extend(np.sqrt(squares.max(axis=1)).tolist())
+                squares = self._two_steps(pairs)
+            self._norms.extend(np.sqrt(squares.sum(axis=1).max(axis=1)).tolist())
+
+    def _two_steps(self, pairs: int) -> NDArray[np.float64]:
+        """Do pairs of steps; return the squared norms by step, block and column."""
+        squares = np.empty((2 * pairs, self._blocks, LANES))
+        graph, matrix = self._graph, self._matrix
+        arrays = graph.indptr, graph.indices, matrix.values, matrix.top
+        if self._n_threads == 1:
+            chebyshev_steps(*arrays, self._previous, self._current, 0, squares)
+            return squares
+        for step in range(len(squares)):
+            vectors = (self._previous, self._current)[:: 1 if step % 2 == 0 else -1]
+
+            def work(start: int, stop: int, step: int = step, vectors: Any = vectors) -> None:
+                part = squares[step : step + 1, start:stop]
+                chebyshev_steps(*arrays, *vectors, start, part)
+
+            map_ranges(work, self._blocks, self._n_threads)
+        return squares
 
     def shift(self) -> float:
         """Return eps >= 0 with lambda_min(S) >= -eps, the smallest that is certified; or inf."""

@@ -11,6 +11,8 @@ __all__ = ["Budget", "Pace"]
 
 # Length of one step between two looks at the clock.
 _STEP_SECONDS = 0.02
+# Steps that seem slower than the one before by more than this factor were held up.
+_SLOWDOWN = 1.5
 
 
 class Budget:
@@ -94,4 +96,7 @@ class Pace:
         """Time a step of so many units."""
         begin = perf_counter()
         yield
-        self.seconds_per_unit = (perf_counter() - begin) / units
+        latest = (perf_counter() - begin) / units
+        # A step may have waited for the compiler or for other processes: believe it in part.
+        known = self.seconds_per_unit
+        self.seconds_per_unit = latest if known <= 0.0 else min(latest, _SLOWDOWN * known)

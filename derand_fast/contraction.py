@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derand_fast.graphs import CSRGraph, as_graph
+from derand_fast.vertex_order import reorder
 
 __all__ = ["Contraction", "exact_cut_value"]
 
@@ -54,7 +55,7 @@ class Contraction:
     vertex : (n,) int array
         Which vertex of ``graph`` stands for each of the caller's.
     kept : int array
-        One of the caller's vertices for each of ``graph``, in increasing order.
+        One of the caller's vertices for each of ``graph``.
     gauge : (n,) int8 array
         -1 for vertices fixed to the side opposite to ``side``, else +1.
     anchor : int
@@ -127,6 +128,18 @@ class Contraction:
         if held.size == 1:
             return replace(free, anchor=int(held[0]), side=side, any_fixed=True)
         return _merge(graph, sides, held, side)
+
+    def reordered(self, order: NDArray[np.int32]) -> Contraction:
+        """Return the same with other numbers for the vertices of ``graph``: order[k] becomes k."""
+        position = np.empty(order.size, np.intp)
+        position[order] = np.arange(order.size)
+        return replace(
+            self,
+            graph=reorder(self.graph, order),
+            vertex=position[self.vertex],
+            kept=self.kept[order],
+            anchor=int(position[self.anchor]),
+        )
 
     def partition(self, signs: SignArray) -> SignArray:
         """Return the caller's cut: the fixed vertices as asked for, else the first one on +1."""

@@ -193,6 +193,16 @@ class Incumbent:
         if optimal and (self._pool is None or self._pool.holds_only(self.value)):
             self._budget.stop(optimal)
 
+    @property
+    def wants_others(self) -> bool:
+        """Whether cuts are wanted that are not better than the best."""
+        return self._pool is not None
+
+    def offer_other(self, signs: NDArray[np.int8], value: float) -> None:
+        """Keep a cut besides the best, if it is unlike those that are as good."""
+        if self._pool is not None and value <= self.value:
+            self._pool.offer(signs, value)
+
     def offer_bound(self, bound: float) -> bool:
         """Keep an upper bound if it is lower; returns whether it was."""
         if self._integral:

@@ -28,23 +28,29 @@ from derand_fast.graphs import CSRGraph, as_graph
 from derand_fast.incumbent import DiversePool, Incumbent, SearchState
 from derand_fast.ising import as_problem
 from derand_fast.optimize.result import SOSPResult, Status
+from derand_fast.reduction import Reduction
 from derand_fast.relaxation import Relaxation, ScaledGraph, default_rank
 from derand_fast.results import CutResult, Solution
 from derand_fast.threads import thread_count
+from derand_fast.tight_bound import tight_bound
+from derand_fast.vertex_order import sweep_order
 
 __all__ = ["max_cut"]
 
 METHODS = ("anneal", "pgd", "hessian-descent", "newton-cg")
-# Effort 1: about six seconds of one thread, but not less than 200 sweeps, nor more than 6000.
-_NORMAL_EDGE_UPDATES = 1.2e9
-_NORMAL_SWEEPS = (200, 6000)
+# Effort 1: about six seconds of one thread, but not less than 200 sweeps, nor more than 30,000.
+_NORMAL_EDGE_UPDATES = 5e9
+_NORMAL_SWEEPS = (200, 30_000)
 EFFORTS = {"quick": 0.2, "normal": 1.0, "thorough": 10.0}
 # The relaxation and its certificate may spend this part of a time limit; the proof, this part.
 _RELAXATION_SHARE = 0.25
 _BOUND_SHARE = 0.4
 _PROOF_SHARE = 0.7
+_TIGHT_SHARE = 0.6
 # The relaxation is solved until the bound is within this of its value, relatively.
-_BOUND_TOLERANCE = 5e-4
+_BOUND_TOLERANCE = 1e-4
+# On graphs with more stored entries than this, within ten times as much.
+_MANY_ENTRIES = 2_000_000
 _SDP_STEP = 10
 # First look at the bound when a sweep gains less than this part of the total |weight|.
 _SDP_GAIN = 5e-6
@@ -55,7 +61,7 @@ _GROWTH_WINDOW = 40
 _PROOF_ATTEMPTS = 6
 _PROMISE_ROUNDINGS = 10_000
 
-Bound = bool | Literal["proof"]
+Bound = bool | Literal["proof", "tight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +101,17 @@ def max_cut(
     min_distance: int = 1,
     progress: bool = False,
     callback: Callable[[SearchState], object] | None = None,
+    client: Any = None,
+    restarts: int = 8,
 ) -> CutResult:
     r"""Find a large cut of a weighted graph, and an upper bound on every cut.
 
     Maximises ``sum_{i<j} w_ij (1 - s_i s_j) / 2`` over signs s. Goemans-Williamson rounding of the
-    relaxation max sum w_ij (1 - v_i . v_j) / 2 over unit vectors is random; here its expected cut
-    is ascended while its smoothing is taken away, until the vectors collapse to one line and the
-    cut is deterministic. The relaxation's dual variables give the upper bound.
+    relaxation max sum w_ij (1 - v_i . v_j) / 2 over unit vectors is random; here its expectation is
+    a promise: the cut returned is never below it. Method "anneal" searches with annealed replicas
+    that are recombined (`derand_fast.annealing`); the descents take the randomness away from the
+    smoothed rounding until its vectors have collapsed. The relaxation's dual variables give the
+    upper bound.
 
     Parameters
     ----------
@@ -111,25 +121,26 @@ def max_cut(
     weight : str or None
         Edge attribute of a networkx graph; absent means 1, None means all 1.
     method : {"anneal", "newton-cg", "hessian-descent", "pgd"}
-        "anneal", annealed derandomization with reheats, finds the best cuts. The others follow the
+        "anneal", annealed replicas with merging of cuts, finds the best cuts. The others follow the
         smoothed objective of the paper from the relaxation's vectors, a strict saddle, down to a
         second-order stationary point, where the vectors' part W has collapsed and the signs of the
         biases are the cut; ``certificate`` says what is certified there.
     rank : int, optional
-        Length of the relaxation's vectors; by default ceil(sqrt(2 n)) + 1, but 64 at the most. The
+        Length of the relaxation's vectors; by default ceil(sqrt(2 n)) + 1, but 64 at the
+        most, and 128 above 100,000 vertices. The
         descents project these to 8 dimensions unless a rank is given.
     time_limit : float, optional
         Seconds for the whole call, reading included. The call returns within 5 % + 50 ms of it
         (once compiled), with the best so far.
     effort : {"quick", "normal", "thorough"} or positive number, optional
         How much to search, as a number of sweeps that depends on the graph alone, so that the
-        result depends on the seed only, not on time or threads. "normal", or 1, is 1.2e9 / (2 m)
-        sweeps, at least 200 and at most 6000: one second at 20,000 edges, six at 100,000 or more
+        result depends on the seed only, not on time or threads. "normal", or 1, is 5e9 / (2 m)
+        sweeps, at least 200 and at most 30,000: one second at 20,000 edges, six at 100,000 or more
         on one thread. "quick" is a fifth of it, "thorough" ten times as much, and a number so many
         times. The default, without a time limit, is "normal"; with one, the search fills the time.
         For method="anneal" only, as are sweeps.
     sweeps : int, optional
-        Annealing sweeps of all searches together, in place of effort.
+        Annealing sweeps of all searchers together, in place of effort; each anneals 16 replicas.
     target : float, optional
         Stop once a cut of at least this value is found. Cuts are looked at when an anneal ends.
     seed : int
@@ -137,12 +148,15 @@ def max_cut(
     n_threads : int, optional
         Threads at work; by default all cores that this process may use. With ``time_limit`` alone
         each thread runs a searcher of its own; sweeps and effort are shared by two searchers.
-    bound : bool or "proof"
+    bound : bool, "proof" or "tight"
         True: solve the relaxation and certify its bound, which then holds with probability at
         least 1 - 1e-9 over the certificate's random start vectors, rounding errors included.
         "proof": the bound is shown by a factorisation, no probability left; memory
         8 n min(b + 256, n) bytes at bandwidth b, which is at least half the largest degree, that of
-        merged vertices and of fields included. False: skip both, all time goes into the cut.
+        merged vertices and of fields included. "tight": odd-cycle inequalities as well, which on
+        grids and other sparse graphs take most of the gap that the relaxation leaves, up to a proof
+        (`derand_fast.tight_bound`); a few seconds to minutes. False: skip both, all time goes into
+        the cut.
     fixed : mapping from vertices to +1 or -1, optional
         Vertices, by the graph's own labels, that must be on a side. Cuts and bounds are then among
         the cuts that have them there.
@@ -163,6 +177,12 @@ def max_cut(
         Called some 20 times a second with a `SearchState`; a true result, or StopIteration, stops
         the call, which returns the best so far. So does KeyboardInterrupt.
 
+    client : distributed.Client, concurrent.futures.Executor, joblib.Parallel or "joblib", optional
+        Where restarts of the search run and share their best cut; see
+        `derand_fast.distributed.max_cut`, which this calls.
+    restarts : int
+        How many, with a client.
+
     Returns
     -------
     CutResult
@@ -181,8 +201,10 @@ def max_cut(
 
     Notes
     -----
-    Cost of an annealing sweep: about 70 m flops, 3 to 8 ns a stored edge; memory
-    O(m + n (rank + 100)) float32. The relaxation costs 4 m rank flops a sweep.
+    Method "anneal" first eliminates vertices with up to three neighbours, exactly, and searches
+    what is left (`derand_fast.reduction`). Cost of a sweep of 16 replicas: 64 m flops, 1 to 2 ns a
+    stored edge where the replicas fit into the cache; memory O(m + n (rank + 40)) float32. The
+    relaxation costs 4 m rank flops a sweep.
 
     Vertices that are fixed are merged into one, with weights of the other side negated: a smaller
     graph with the same cuts but for a constant, so that the bound holds for exactly the cuts that
@@ -224,6 +246,30 @@ def max_cut(
     >>> {0, 1} <= result.sets[0]
     True
     """
+    if client is not None:
+        from derand_fast.distributed import max_cut as from_restarts
+
+        return from_restarts(
+            graph,
+            client=client,
+            restarts=restarts,
+            weight=weight,
+            method=method,
+            rank=rank,
+            time_limit=time_limit,
+            effort=effort,
+            sweeps=sweeps,
+            target=target,
+            seed=seed,
+            n_threads=1 if n_threads is None else n_threads,
+            bound=bound,
+            fixed=fixed,
+            initial=initial,
+            n_solutions=n_solutions,
+            min_distance=min_distance,
+            progress=progress,
+            callback=callback,
+        )
     options = _check_options(
         method=method,
         rank=rank,
@@ -249,6 +295,8 @@ def max_cut(
             if options.target is not None:
                 options = replace(options, target=problem.cut_target(options.target))
         contraction = Contraction.of(csr, fixed)
+        if contraction.graph.n_edges > 0:
+            contraction = contraction.reordered(sweep_order(contraction.graph))
         start = None if initial is None else contraction.contract(_signs_of(initial, csr))
     if contraction.graph.n_edges > 0:
         with budget.phase("compile"):
@@ -268,6 +316,8 @@ def _compile_kernels() -> None:
     solver = _Solver(Contraction.of(triangle), options, Budget(None), None)
     if solver.solve().message == "interrupted":
         raise KeyboardInterrupt  # meant for the caller's graph, of which there is no cut yet
+    reduction = Reduction.of(ScaledGraph.of(triangle), least_vertices=0)
+    reduction.lift(np.ones(reduction.kept.size, np.int8))
 
 
 class _Solver:
@@ -292,10 +342,10 @@ class _Solver:
             # further solution a twentieth and a half of it.
             n, m, others = self._whole.n_vertices, self._whole.n_edges, options.n_solutions - 1
             budget.reserve(2e-7 * n + 1e-7 * m + others * (1e-8 * n + 5e-8 * m))
-            seeds = np.random.SeedSequence(options.seed).spawn(4)
-            self._search_seeds = seeds[0]
+            seeds = np.random.SeedSequence(options.seed).spawn(5)
+            self._search_seeds, self._tight_seed = seeds[0], seeds[4]
             self._sdp_generator, self._certificate_generator, self._rounding_generator = (
-                np.random.default_rng(child) for child in seeds[1:]
+                np.random.default_rng(child) for child in seeds[1:4]
             )
             self._proof = BandFactorisation(self._graph) if options.bound == "proof" else None
             self._local_search = LocalSearch(self._graph)
@@ -314,6 +364,9 @@ class _Solver:
             descends = self._options.method != "anneal"
             if self._options.bound or descends:
                 self._solve_relaxation()
+            if self._options.bound == "tight" and not self._budget.expired:
+                with self._budget.phase("tight"):
+                    self._tighten()
             with self._budget.phase("search"):
                 self._descend() if descends else self._search()
                 self._fill_pool()
@@ -395,7 +448,7 @@ class _Solver:
         budget = self._budget
         rank = self._options.rank or default_rank(self._graph.n_vertices)
         with budget.phase("sdp"):
-            relaxation = Relaxation(self._graph, rank, self._sdp_generator)
+            relaxation = Relaxation(self._graph, rank, self._sdp_generator, self._options.n_threads)
         target_sweeps = _MAX_SDP_SWEEPS
         attempt = 0
         while not budget.expired:
@@ -410,7 +463,9 @@ class _Solver:
             if not self._options.bound:
                 break
             with budget.phase("bound"):
-                done = self._certify(dual, FAILURE_PROBABILITY * 2.0**-attempt, last)
+                # Half of what is left each time; the first half is for the odd cycles.
+                delta = FAILURE_PROBABILITY * 2.0 ** -(attempt + 1)
+                done = self._certify(dual, delta, last)
             if done or last:
                 break
             target_sweeps = min(_MAX_SDP_SWEEPS, 2 * relaxation.sweeps)
@@ -440,8 +495,12 @@ class _Solver:
         plain = matrix.upper_bound(self._graph, 0.0)
         slope = matrix.upper_bound(self._graph, 1.0) - plain
         assert self._sdp_value is not None
-        target = (self._sdp_value + _BOUND_TOLERANCE * abs(self._sdp_value) - plain) / slope
-        certificate = ChebyshevCertificate(self._graph, matrix, self._certificate_generator, delta)
+        many = self._graph.indices.size > _MANY_ENTRIES
+        tolerance = (10.0 if many else 1.0) * _BOUND_TOLERANCE * abs(self._sdp_value)
+        target = (self._sdp_value + tolerance - plain) / slope
+        certificate = ChebyshevCertificate(
+            self._graph, matrix, self._certificate_generator, delta, self._options.n_threads
+        )
         shift = math.inf
         while certificate.steps < _MAX_CERTIFICATE_STEPS and not certificate.exhausted:
             certificate.advance(_CERTIFICATE_STEP, budget)
@@ -485,6 +544,19 @@ class _Solver:
                     self._bound_certificate = "proven: the shifted matrix was factorised"
                 return
             shift *= 2.0
+
+    def _tighten(self) -> None:
+        """Add odd-cycle inequalities to the relaxation, or to a linear programme."""
+        result = tight_bound(
+            self._csr,
+            target=self._incumbent.value,
+            seed=self._tight_seed,
+            delta=0.5 * FAILURE_PROBABILITY,
+            budget=self._budget,
+            until=self._budget.share(_TIGHT_SHARE),
+        )
+        if self._incumbent.offer_bound(result.upper_bound):
+            self._bound_certificate = result.certificate
 
     def _round_relaxation(self) -> None:
         """Round the relaxation a few times: a first good cut."""
@@ -711,8 +783,8 @@ def _check_options(
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     if isinstance(bound, np.bool_):
         bound = bool(bound)
-    if not (isinstance(bound, bool) or (isinstance(bound, str) and bound == "proof")):
-        raise ValueError(f"bound must be True, False or 'proof', not {bound!r}")
+    if not (isinstance(bound, bool) or (isinstance(bound, str) and bound in ("proof", "tight"))):
+        raise ValueError(f"bound must be True, False, 'proof' or 'tight', not {bound!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, not {callback!r}")
     if time_limit is not None:

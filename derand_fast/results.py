@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from derand_fast.notebook import report_as_html
+
 if TYPE_CHECKING:
     from derand_fast.optimize.result import SOSPResult
 
@@ -68,7 +70,8 @@ class CutResult:
     seed, method, message
         The seed used, the method, and in words how the call ended.
     sweeps : int
-        Annealing sweeps done, all searches together.
+        Annealing sweeps of sixteen replicas, all searchers together; those of clusters, where the
+        replicas agree, are not counted.
     bound_certificate : str or None
         What is proven about ``upper_bound``, and with which probability.
     certificate : SOSPResult or None
@@ -154,6 +157,10 @@ class CutResult:
         if self.certificate is not None:
             lines.extend(f"  {line}" for line in str(self.certificate).splitlines())
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the report for notebooks."""
+        return report_as_html("Maximum cut", str(self))
 
     def _energy_line(self, energy: float) -> str:
         if self.energy_lower_bound is None:

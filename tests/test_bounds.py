@@ -112,15 +112,15 @@ def test_chebyshev_kernels_match_the_polynomial(csr):
     assert np.abs(current - exact(1)).max() <= tolerance
     degree = 1
     for count in (2, 8, 20):
-        squares = np.full((count, LANES), np.nan)
-        chebyshev_steps(*arrays, previous.reshape(-1), current.reshape(-1), squares)
+        squares = np.full((count, 1, LANES), np.nan)
+        chebyshev_steps(*arrays, previous.reshape(-1), current.reshape(-1), 0, squares)
         degree += count
         assert np.abs(current - exact(degree)).max() <= tolerance
         assert np.abs(previous - exact(degree - 1)).max() <= tolerance
         for step in range(count):
             z = exact(degree - count + 1 + step)
             norms = np.linalg.norm(z, axis=0)
-            assert np.abs(np.sqrt(squares[step]) - norms).max() <= n * tolerance
+            assert np.abs(np.sqrt(squares[step, 0]) - norms).max() <= n * tolerance
 
 
 # --- the scaled matrix ----------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def test_failure_probability_is_what_is_claimed(delta):
     After many steps only the component along u is left, and the certificate fails exactly where
     all eight are below q. So the failures are binomial with probability delta, almost.
     """
-    graph, matrix = problem(random_graph(30, 80, seed=1), sweeps=3)
+    graph, matrix = problem(random_graph(30, 80, seed=3), sweeps=3)
     smallest, second = np.linalg.eigvalsh(scaled(graph, matrix))[:2]
     assert smallest < -0.01
     assert second > 0.3 * smallest

@@ -192,7 +192,9 @@ def test_output_can_be_read_again(run, solver, rudy, tmp_path):
     assert solver.options["initial"] == {1, 3}
 
 
-@pytest.mark.parametrize(("word", "value"), [("on", True), ("off", False), ("proof", "proof")])
+@pytest.mark.parametrize(
+    ("word", "value"), [("on", True), ("off", False), ("proof", "proof"), ("tight", "tight")]
+)
 def test_bound(run, solver, rudy, word, value):
     assert run(rudy, "--bound", word)[0] == 0
     assert solver.options["bound"] is value or solver.options["bound"] == value
@@ -508,7 +510,7 @@ def test_help_tells_what_one_must_know(run, monkeypatch):
     assert (status, err) == (0, "")
     for option in ("time-limit", "sweeps", "seed", "threads", "output", "plot", "json", "progress"):
         assert f"--{option}" in out
-    for words in ("{on,off,proof}", "FILE", "800", "19,176", "130", "MatrixMarket", ".edges"):
+    for words in ("{on,off,proof,tight}", "FILE", "800", "19,176", "130", "MatrixMarket", ".edges"):
         assert words in out
     assert "1, ..., n in rudy and Matrix" in out
     assert max(map(len, out.splitlines())) <= 80

@@ -35,7 +35,12 @@ __all__ = ["DESCRIPTION", "EPILOG", "SUMMARY", "add_options", "run"]
 
 # As in derand_fast.maxcut, which is not imported before the arguments are read.
 _METHODS = ("anneal", "newton-cg", "hessian-descent", "pgd")
-_BOUNDS: dict[str, bool | Literal["proof"]] = {"on": True, "off": False, "proof": "proof"}
+_BOUNDS: dict[str, bool | Literal["proof", "tight"]] = {
+    "on": True,
+    "off": False,
+    "proof": "proof",
+    "tight": "tight",
+}
 _SUBJECT = "the graph"
 
 SUMMARY = "find a large cut and an upper bound"
@@ -137,7 +142,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--bound",
         choices=_BOUNDS,
         default="on",
-        help="upper bound: on (default), off, or proof (slower, proven without probability)",
+        help="upper bound: on (default), off, proof (slower, proven without probability), or tight "
+        "(slower, odd-cycle inequalities too: most of the gap of grids and sparse graphs)",
     )
     add_output_options(
         parser,

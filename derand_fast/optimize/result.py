@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from scipy.optimize import OptimizeResult
 
+from derand_fast.notebook import report_as_html
 from derand_fast.optimize.vectors import Vector
 
 __all__ = ["OptimizationRow", "SOSPResult", "Status"]
@@ -161,6 +162,10 @@ class SOSPResult(OptimizeResult):
         )
         lines.append(f"method     {self.method}, seed {self.seed}: {self.message}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the report for notebooks."""
+        return report_as_html("Second-order stationary point", str(self))
 
     def _claim(self) -> str:
         if self.certified:
