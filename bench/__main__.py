@@ -1,4 +1,4 @@
-"""The benchmark harness: ``python -m bench paper``, from a clone, with the package installed."""
+"""The benchmark harness, from a clone, with the package installed: ``python -m bench run``."""
 
 import argparse
 import sys
@@ -7,7 +7,12 @@ from importlib import import_module
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
-_COMMANDS = {"paper": "regenerate the figures and claims of the paper, each with a verdict"}
+_COMMANDS = {
+    "run": "run ours and the rivals side by side and write one JSON file",
+    "report": "make a page and Markdown tables of such a file",
+    "compare": "compare two such files by their ratios to the rivals",
+    "paper": "regenerate the figures and claims of the paper, each with a verdict",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

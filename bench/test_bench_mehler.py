@@ -134,7 +134,7 @@ def test_value_and_gradient_over_nodes(benchmark, name):
     benchmark(call)
 
 
-def test_value_over_pairs(benchmark):
+def test_hundred_units_over_pairs(benchmark):
     benchmark.group = "value and gradient, h = 100, d = 10"
     h, d = 100, 10
     f = MehlerRisk(

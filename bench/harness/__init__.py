@@ -1,0 +1,1 @@
+"""What ``python -m bench run``, ``report`` and ``compare`` share."""
