@@ -129,7 +129,7 @@ def main():
     arguments = parser.parse_args()
     print(describe() + "\n")
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         {"shards": shards, "restarts": restarts}[arguments.table](client, arguments)

@@ -31,6 +31,8 @@ from derand_fast.kernels.quadrature import gauss_hermite
 from derand_fast.objectives.node_risk import NodeRisk
 
 IOTA = 2.0
+# PyTorch warns of its own use of torch.jit.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 # No rival, but what nobody can pass, for `harness.cases`.
 LIMITS = ("floor",)
 WIDTHS = {"A": (2, 1000, 1), "B": (10, 256, 1), "C": (10, 256, 256, 1)}

@@ -148,7 +148,7 @@ class _Searcher:
         self._state = generator.integers(1, 2**63, size=1, dtype=np.uint64)
         self._spins = np.empty(REPLICAS * n, np.float32)
         self._merging = Merging(graph)
-        self._unit = math.sqrt(float(graph.weights @ graph.weights) / max(n, 1))
+        self._unit = math.sqrt(float(np.square(graph.weights).sum()) / max(n, 1))
         self._first_replica = 0
         self.replicas = np.empty((REPLICAS, n), np.int8)
         self.signs = np.empty(n, np.int8)
@@ -319,6 +319,11 @@ class AnnealedSearch:
         self._initial = None if initial is None else self._reduction.restrict(initial)
         self._seconds_to_lift = 0.0
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether every vertex was eliminated: the cut is a best one but for rounding."""
+        return self._reduction.core.indices.size == 0
+
     def run(self) -> None:
         """Search until the plan is done or the budget has expired."""
         with ThreadPoolExecutor(self._n_threads) as pool:
@@ -330,9 +335,8 @@ class AnnealedSearch:
                 raise
 
     def _run_rounds(self, pool: ThreadPoolExecutor) -> None:
-        if self._reduction.core.indices.size == 0:
+        if self.is_exact:
             self._offer(self._reduction.lift(np.ones(self._current.size, np.int8)))
-            self._budget.stop("every vertex was eliminated: optimal but for rounding")
             return
         if self._left is None:
             # Two sweeps tell how many fit; the first may have to wait for the compiler.

@@ -354,6 +354,7 @@ class _Solver:
             self._relaxation: Relaxation | None = None
             self._sdp_value: float | None = None
             self._expected_cut: float | None = None
+            self._is_exact = False
             self._sweeps = self._plan()
             self._pool = self._empty_pool()
             self._incumbent = self._first_incumbent()
@@ -571,7 +572,7 @@ class _Solver:
     def _search(self) -> None:
         if self._budget.expired:
             return
-        AnnealedSearch(
+        search = AnnealedSearch(
             self._graph,
             self._search_seeds,
             sweeps=self._sweeps,
@@ -579,7 +580,9 @@ class _Solver:
             initial=self._initial,
             budget=self._budget,
             incumbent=self._incumbent,
-        ).run()
+        )
+        search.run()
+        self._is_exact = search.is_exact
 
     def _fill_pool(self) -> None:
         """Where the search left room in the pool, offer neighbours until none is good enough."""
@@ -680,6 +683,8 @@ class _Solver:
             return self._certificate.message
         if self._incumbent.optimal:
             return self._incumbent.optimal
+        if self._is_exact:
+            return "every vertex was eliminated: optimal but for rounding"
         if self._sweeps is None or self._incumbent.sweeps < self._sweeps - 1:
             return "time limit reached"
         return f"all {self._incumbent.sweeps} sweeps done"

@@ -138,6 +138,7 @@ def _warm_max_cut() -> None:
     graph = random_graph(24, 70, seed=0)
     max_cut(graph, sweeps=60, n_threads=1, n_solutions=2)
     max_cut(graph, sweeps=60, n_threads=1, bound="proof")
+    max_cut(graph, sweeps=60, n_threads=1, bound="tight")
 
 
 def _warm_descent() -> None:

@@ -353,8 +353,8 @@ class _Watch:
     nothing holds back they lead far away.
     """
 
-    def __init__(self, risk: NetworkRisk, recorder: _Recorder) -> None:
-        self.finer = risk.refined()
+    def __init__(self, finer: NetworkRisk, recorder: _Recorder) -> None:
+        self.finer = finer
         self.is_coarse = False
         self._recorder, self._steps = recorder, 0
 
@@ -362,7 +362,7 @@ class _Watch:
         state = intermediate_result
         stop = self._recorder(state)
         self._steps += 1
-        if self._steps % _WATCH_EVERY == 0:
+        if not stop and self._steps % _WATCH_EVERY == 0:
             _, gradient = self.finer.value_and_grad(state.x)
             error = float(np.linalg.norm(gradient - state.jac))
             self.is_coarse = error > _GRADIENT_ERROR * state.grad_norm
@@ -382,7 +382,10 @@ def _descend(
     legs: list[SOSPResult] = []
     for refinement in range(_MOST_REFINEMENTS + 1):
         left = None if time_limit is None else max(time_limit - (perf_counter() - begin), 1e-3)
-        watch = _Watch(risk, recorder) if risk.gaussian else None
+        finer = risk.refined() if risk.gaussian and refinement < _MOST_REFINEMENTS else None
+        if finer and finer.n_inside > _MOST_INSIDE.get(risk.teacher.n_indices, risk.n_inside):
+            finer = None
+        watch = _Watch(finer, recorder) if finer else None
         result = method(risk, x, callback=watch or recorder, time_limit=left, **options)
         legs.append(result)
         error = risk.rule_error(result.x)
@@ -392,9 +395,7 @@ def _descend(
         # Where rules differ by more than rounding, no step may seem to lead down.
         over = not result.certified and result.status != Status.NO_DECREASE
         over = over and not (watch and watch.is_coarse)
-        if fine or over or watch is None or refinement == _MOST_REFINEMENTS:
-            break
-        if watch.finer.n_inside > _MOST_INSIDE.get(risk.teacher.n_indices, risk.n_inside):
+        if fine or over or watch is None:
             break
         risk, x = watch.finer, result.x
     if result.status == Status.TIME_LIMIT:

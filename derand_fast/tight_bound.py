@@ -104,6 +104,9 @@ class Edges:
         keys = low * graph.n_vertices + np.maximum(tails, graph.indices)
         upper = tails < graph.indices
         edge_of = np.searchsorted(keys[upper], keys).astype(np.int32)
+        places = np.minimum(edge_of, max(int(upper.sum()) - 1, 0))
+        if keys.size and not np.array_equal(keys[upper][places], keys):
+            raise ValueError("rows of the graph must be sorted and symmetric; use as_graph")
         return cls(graph, tails, edge_of, graph.weights[upper])
 
 
@@ -444,7 +447,8 @@ class _Ascent:
         violation = -self._walks.slack(point)
         violation[(y <= 0.0) & (violation < 0.0)] = 0.0
         self._direction = violation + _MOMENTUM * self._direction
-        slope = float(self._direction @ violation)
+        # Sums that do not depend on the threads of a BLAS.
+        slope = float((self._direction * violation).sum())
         excess = self._value - (1.0 - self._level) * self.best
         if slope > 0.0:
             y = np.maximum(0.0, y + min(1.0, excess / slope) * self._direction)
@@ -452,7 +456,7 @@ class _Ascent:
         self._idle = np.where(y > 0.0, 0, self._idle + 1)
         weights = self._weights - np.asarray(self._walks.sigma.T @ y)
         self._sweep(weights, _STEP_SWEEPS)
-        self._value = self._semidefinite_value(weights) + float(y @ self._walks.right_sides)
+        self._value = self._semidefinite_value(weights) + float((y * self._walks.right_sides).sum())
         self._judge()
 
     def _judge(self) -> None:
@@ -481,6 +485,7 @@ class _Ascent:
     def _sweep(self, weights: FloatArray, count: int) -> None:
         graph = self._edges.graph
         stored = weights[self._edges.edge_of].astype(np.float32)
+        stored.flags.writeable = False  # like a graph's: one compilation
         n, columns = self._rows.shape
         for _ in range(count):
             mixing_rows(
@@ -500,7 +505,7 @@ class _Ascent:
         return products.astype(np.float64)
 
     def _semidefinite_value(self, weights: FloatArray) -> float:
-        return 0.5 * float(weights @ (1.0 - self._cosines()))
+        return 0.5 * float((weights * (1.0 - self._cosines())).sum())
 
 
 def _contained(walks: OddWalks, others: OddWalks) -> NDArray[np.bool_]:

@@ -3,15 +3,16 @@
 Numba's own cache watches the file a function sits in. A constant or a callee changed in another
 file leaves old machine code in use, also after an upgrade, and its numbers are wrong without a
 word. Here the name of every file holds a digest of the kernel's module, of all modules it imports
-from this package, and of Numba's version, so that a change of any of them makes the file void; what
-was compiled from other sources is deleted when new files are written. A file holds one
-specialisation and is put in place whole: there is no index that could point to something else, and
-a file that is damaged in any way is compiled anew.
+from this package, and of the versions of Numba and numpy, so that a change of any of them makes the
+file void; what was compiled from other sources is deleted when new files are written. A file holds
+one specialisation and is put in place whole: there is no index that could point to something else,
+and a file that is damaged in any way is compiled anew.
 
 Files lie where Numba's would: in the folder that NUMBA_CACHE_DIR names, else in ``__pycache__``
 beside the sources or, where that cannot be written, in the user's cache folder. Without
 NUMBA_CACHE_DIR both are read, so a package that was warmed up by its owner serves users who cannot
-write to it. Where nothing can be written kernels are compiled in every process.
+write to it. Where nothing can be written kernels are compiled in every process. As with Numba's own
+cache, files are pickles: nobody who is not trusted may write to these folders.
 """
 
 import functools
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple
 
 import llvmlite
 import numba
+import numpy as np
 from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
@@ -88,7 +90,7 @@ def source_digest(module: str) -> str:
             ahead += [one] if one else re.findall(rb"\w+", several)
     if start not in found:  # a frozen application, or a zip file
         return ""
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
     for name in sorted(found):
         digest.update(name + hashlib.sha256(found[name]).digest())
     return digest.hexdigest()[:_DIGITS]

@@ -2,8 +2,8 @@
 
 Sixteen replicas of a vertex lie side by side as float32 signs, so one update reads whole rows and
 has no branch: 0.4 to 3 ns a replica and vertex, where one replica at a time takes 20 to 60 because
-the processor cannot foresee which flips are accepted. Weights that are whole numbers (scaled by a
-power of two) make all sums exact.
+the processor cannot foresee which flips are accepted. Where weights are whole numbers (times a
+power of two) whose sizes at a vertex add up to no more than 2^24, all sums are exact.
 
 Rows are flat: replica k of vertex i is ``spins[16 i + k]``.
 """
@@ -150,7 +150,8 @@ def anneal_replicas(
     In each replica vertex i is flipped, which adds g = s_i sum_j w_ij s_j to the cut, with
     probability min(1, exp(g / T)), found as g > -T E with E from the table of exponential
     quantiles. After a sweep ``cooling`` is subtracted from ``temperatures``, but none falls below
-    0, where only g > 0 is accepted and no cut gets worse. A sweep visits even vertices, then odd.
+    0, where only g > 0 is accepted and no cut gets worse, up to the rounding of g. A sweep visits
+    even vertices, then odd.
 
     Parameters: weights (2 m,) float32; spins (16 n,) float32, +1 or -1, updated in place;
     temperatures and cooling (16,) float32, the former updated; table from `exponential_table`;

@@ -1,5 +1,6 @@
 """Shards, restarts and row blocks: here, in threads and processes, and on a Dask cluster."""
 
+import dataclasses
 import os
 import pickle
 import signal
@@ -30,7 +31,7 @@ GRAPH = random_graph(60, 200, seed=1)
 def client():
     """Two worker processes of one thread; a new one replaces one that dies."""
     distributed = pytest.importorskip("distributed", reason="needs the extra distributed")
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with (
         distributed.LocalCluster(processes=True, **options) as cluster,
         distributed.Client(cluster) as made,
@@ -605,3 +606,21 @@ def test_bad_blocks(rows):
         blocks.fit_blocks(JLEmbedding(2), array.where(blocked > 7.0, np.nan, blocked))
     with pytest.raises(ValueError, match="is expecting 20 features"):
         blocks.transform_blocks(blocks.fit_blocks(JLEmbedding(20), blocked), blocked[:, :5])
+
+
+def test_an_interrupt_ends_restarts_that_run_here(monkeypatch):
+    """The restart at work takes the interrupt for its own; the others must not go on."""
+    from derand_fast.distributed import restarts
+
+    calls = []
+
+    def interrupted(graph, **options):
+        calls.append(options)
+        result = derand_fast.max_cut(graph, **options)
+        return dataclasses.replace(result, message="interrupted") if len(calls) == 3 else result
+
+    monkeypatch.setattr(restarts, "max_cut_here", interrupted)
+    result = max_cut(GRAPH, restarts=4, rounds=2, sweeps=8, bound=False)
+    assert len(calls) == 3
+    assert result.message == "interrupted"
+    assert result.cut_value > 0.0

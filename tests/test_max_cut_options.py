@@ -772,3 +772,10 @@ def test_balanced_cuts_are_not_offered():
     with pytest.raises(TypeError, match="balanced"):
         max_cut(TRIANGLE, balanced=True)
     assert "no balanced cuts" in max_cut.__doc__
+
+
+def test_solutions_of_a_graph_that_is_eliminated():
+    """A tree of 600 vertices leaves nothing to search; the other solutions are still made."""
+    result = max_cut(nx.path_graph(600), n_solutions=20, sweeps=10)
+    assert [solution.cut_value for solution in result.solutions[:2]] == [599.0, 598.0]
+    assert len(result.solutions) == 20

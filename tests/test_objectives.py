@@ -1,8 +1,10 @@
 """Objectives: derivatives of each other, closed forms, Stein's identity, equal bits, bad input."""
 
+import copy
 import doctest
 import importlib
 import math
+import pickle
 from types import SimpleNamespace
 
 import naive
@@ -19,6 +21,7 @@ from derand_fast.objectives import (
     Block,
     GaussianExpectation,
     GaussianFunction,
+    JLObjective,
     MaxCutObjective,
     Objective,
     block_view,
@@ -263,9 +266,9 @@ def test_inputs_are_left_alone_and_outputs_are_fresh(name):
     strided = np.repeat(x, 2)[::2]
     assert not strided.flags.c_contiguous
     second = f.value_and_grad(strided)[1], f.hvp(strided, list(v))
-    for ours, copy, theirs in zip(first, kept, second, strict=True):
+    for ours, before, theirs in zip(first, kept, second, strict=True):
         assert not np.shares_memory(ours, theirs)
-        assert np.array_equal(ours, copy)
+        assert np.array_equal(ours, before)
         assert np.array_equal(ours, theirs)
         ours[...] = np.nan
     half = x.astype(np.float32)
@@ -848,3 +851,20 @@ def test_toy_example_collapses_only_with_a_trained_bias():
 def test_examples(module):
     path = f"derand_fast.objectives.{module}"
     assert doctest.testmod(importlib.import_module(path)).failed == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MaxCutObjective((3, [(0, 1), (1, 2)], None), 2, tau=0.1, lam=0.1),
+        lambda: JLObjective(np.eye(4), 2, eps=0.5, lam=0.1),
+    ],
+)
+def test_objectives_can_be_pickled_and_copied(make):
+    f = make()
+    x = np.linspace(-1.0, 1.0, f.n_params)
+    for other in (pickle.loads(pickle.dumps(f)), copy.deepcopy(f)):
+        assert other.value(x) == f.value(x)
+        assert dict(other.blocks) == dict(f.blocks)
+        with pytest.raises(TypeError):
+            other.blocks["W"] = None

@@ -11,7 +11,6 @@ from derand_fast.graphs import as_graph
 from derand_fast.kernels.row_ascent import PANEL, anneal_range, dual_rows, mixing_rows
 from derand_fast.kernels.simd import LANES
 from derand_fast.relaxation import Relaxation, ScaledGraph, default_rank
-from derand_fast.row_annealing import anneal_rows_in_runs
 from derand_fast.vertex_order import RangeSchedule, reorder, sweep_order
 
 UNIT = 2.0**-53
@@ -200,25 +199,6 @@ def test_relaxation_has_the_same_bits_for_any_number_of_threads(monkeypatch, n_t
     np.testing.assert_array_equal(outcomes[0][0], outcomes[1][0])
     np.testing.assert_array_equal(outcomes[0][3], outcomes[1][3])
     assert outcomes[0][1:3] == outcomes[1][1:3]
-
-
-@pytest.mark.parametrize("n_threads", [2, 5])
-def test_annealing_has_the_same_bits_for_any_number_of_threads(monkeypatch, n_threads):
-    """Several sweeps at falling smoothing; most of the rows collapse to one line."""
-    monkeypatch.setattr(vertex_order, "_PARALLEL_ENTRIES", 100)
-    graph = planar_union(200, seed=2)
-    graph = ScaledGraph.of(reorder(graph, sweep_order(graph)))
-    outcomes = []
-    for threads in (1, n_threads):
-        rows = unit_rows(200, LANES, 8).reshape(-1)
-        schedule = RangeSchedule(graph.indptr, graph.indices, threads)
-        after = anneal_rows_in_runs(graph, schedule, rows, 0.3, 0.98, 300)
-        assert after == pytest.approx(0.3 * 0.98**300, rel=1e-10)
-        outcomes.append(rows)
-    np.testing.assert_array_equal(*outcomes)
-    # The largest part of all rows on one line: an eighth at first, 1 when they have collapsed.
-    on_a_line = np.linalg.norm(outcomes[0].reshape(200, LANES), 2) ** 2 / 200
-    assert on_a_line > 0.6
 
 
 def test_over_relaxation_needs_four_times_fewer_sweeps():

@@ -170,6 +170,7 @@ class _Restarts:
         self._bound: CutResult | None = None
         self._history: list[HistoryRow] = []
         self._best_value = -math.inf
+        self._best_partition: Any = None
         self._bar: Any = None
 
     def run(self, rounds: int, options: dict[str, Any], initial: Any) -> CutResult:
@@ -186,6 +187,8 @@ class _Restarts:
             )  # fmt: skip
         try:
             self._note(first)
+            if first.message == "interrupted":
+                budget.stop("interrupted")
             with budget.phase("search"):
                 for number in range(rounds):
                     if budget.expired or self._is_done():
@@ -228,6 +231,9 @@ class _Restarts:
                     if place == self._restarts:
                         self._bound = result
                     self._note(result)
+                    # Where the restart ran here, it took the interrupt for its own.
+                    if result.message == "interrupted":
+                        self._budget.stop("interrupted")
                     if self._budget.stop_reason is not None:
                         break
         finally:
@@ -296,7 +302,8 @@ class _Restarts:
     def _note(self, result: CutResult) -> None:
         """Record an improvement; tell the watchers."""
         bound = None if self._bound is None else self._bound.upper_bound
-        self._best_value = max(self._best_value, result.cut_value)
+        if result.cut_value > self._best_value:
+            self._best_value, self._best_partition = result.cut_value, result.partition
         row = HistoryRow(self._budget.elapsed(), self._best_value, bound)
         if not self._history or self._history[-1][1:] != row[1:]:
             self._history.append(row)
@@ -305,7 +312,7 @@ class _Restarts:
             self._bar.set_postfix(cut=f"{row.cut_value:.10g}")
         if self._checked.callback is None:
             return
-        state = SearchState(row.seconds, "search", result.sweeps, *row[1:], result.partition)
+        state = SearchState(row.seconds, "search", result.sweeps, *row[1:], self._best_partition)
         try:
             stop = self._checked.callback(state)
         except StopIteration:

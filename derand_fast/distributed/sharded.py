@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from derand_fast.distributed.dask_tools import (
 )
 from derand_fast.distributed.ordered_sum import OrderedSum
 from derand_fast.distributed.shard_group import Description, build, describe, evaluate
-from derand_fast.objectives.protocol import Block, check_objective, without_weights
+from derand_fast.objectives.protocol import Block, Blocks, check_objective, without_weights
 
 __all__ = ["ShardedObjective"]
 
@@ -122,7 +121,7 @@ class ShardedObjective:
         self._recipes = _checked_recipes(shards)
         self.n_shards = len(self._recipes)
         self.lam = finite_number("lam", lam, 0.0)
-        self.blocks: Mapping[str, Block] = MappingProxyType(dict(blocks or {}))
+        self.blocks: Mapping[str, Block] = Blocks(blocks or {})
         self._collapses = bool(collapses)
         if n_params is not None:
             n_params = whole_number("n_params", n_params, 1)
@@ -147,11 +146,10 @@ class ShardedObjective:
     def __getstate__(self) -> dict[str, Any]:
         """All but the client and what it knows."""
         state = self.__dict__.copy()
-        return {**state, "client": None, "_groups": [], "blocks": dict(self.blocks)}
+        return {**state, "client": None, "_groups": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.blocks = MappingProxyType(self.blocks)
         self._place()
 
     # -- the protocol ------------------------------------------------------------------------------

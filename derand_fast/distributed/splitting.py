@@ -173,10 +173,6 @@ class _ShardedNetworkRisk(NetworkRisk):
         self._nodes_sum = nodes
         self._bias = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """All of it, with blocks that can be pickled."""
-        return {**vars(self), "blocks": dict(self.blocks)}
-
     @property
     def _engine(self) -> Any:
         """What serves where W_perp is not 0."""

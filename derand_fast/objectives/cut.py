@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any
 
 import numba
@@ -19,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from derand_fast.checks import finite_number, flat_vector, whole_number
 from derand_fast.graphs import CSRGraph, as_graph
 from derand_fast.kernels import smoothed_cut
-from derand_fast.objectives.protocol import Block, without_weights
+from derand_fast.objectives.protocol import Block, Blocks, without_weights
 from derand_fast.threads import thread_count
 
 __all__ = ["MaxCutObjective"]
@@ -135,7 +134,7 @@ class MaxCutObjective:
         n = self.graph.n_vertices
         self._split = n * self.rank
         self.n_params = self._split + n
-        self.blocks: Mapping[str, Block] = MappingProxyType(
+        self.blocks: Mapping[str, Block] = Blocks(
             {
                 "W": Block(slice(0, self._split), (n, self.rank)),
                 "b": Block(slice(self._split, self.n_params), (n,)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from derand_fast.checks import finite_number, flat_vector, whole_number
 from derand_fast.kernels import jl, matmul
 from derand_fast.kernels.pairs import TILE, inverse_squared_distances, squared_norms
-from derand_fast.objectives.protocol import Block
+from derand_fast.objectives.protocol import Block, Blocks
 from derand_fast.threads import map_ranges, thread_count
 
 __all__ = ["JLObjective"]
@@ -151,7 +150,7 @@ class JLObjective:
         n_sigmas = 1 if sigma == "scalar" else self.k
         self._copies = self.k * self.d // n_sigmas
         self.n_params = n_sigmas + self.k * self.d
-        self.blocks: Mapping[str, Block] = MappingProxyType(
+        self.blocks: Mapping[str, Block] = Blocks(
             {
                 "W": Block(slice(0, n_sigmas), (n_sigmas, 1)),
                 "b": Block(slice(n_sigmas, self.n_params), (self.k, self.d)),

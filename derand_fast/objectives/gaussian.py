@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numba
@@ -31,7 +30,7 @@ from derand_fast.kernels.quadrature import (
     sparse_hermite,
     tensor_hermite,
 )
-from derand_fast.objectives.protocol import Block, without_weights
+from derand_fast.objectives.protocol import Block, Blocks, without_weights
 from derand_fast.threads import map_ranges, thread_count
 
 __all__ = ["GaussianExpectation", "GaussianFunction"]
@@ -222,7 +221,7 @@ hessian='differences', compiled=True)
             for (name, shape), start, stop in zip(shapes.items(), ends, ends[1:], strict=False)
         }
         self.n_params: int = ends[-1]
-        self.blocks: Mapping[str, Block] = MappingProxyType(
+        self.blocks: Mapping[str, Block] = Blocks(
             {name: block for name, block in self._all_blocks.items() if name != "theta" or n_theta}
         )
         self.rule, self.level = _choose_rule(rule, d, n_nodes, level)

@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +24,7 @@ from derand_fast.objectives.mehler_forms import (
     Units,
     by_group,
 )
-from derand_fast.objectives.protocol import Block
+from derand_fast.objectives.protocol import Block, Blocks
 from derand_fast.threads import thread_count
 
 __all__ = ["MehlerRisk"]
@@ -184,7 +183,7 @@ class MehlerRisk:
         ends = np.cumsum([0, self.h * self.d, self.h, self.h, 1]).tolist()
         self.n_params: int = ends[-1]
         self._slices = tuple(slice(*pair) for pair in pairwise(ends))
-        self.blocks: Mapping[str, Block] = MappingProxyType(
+        self.blocks: Mapping[str, Block] = Blocks(
             {
                 "W": Block(self._slices[0], (self.h, self.d)),
                 "b": Block(self._slices[1], (self.h,)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,7 @@ from derand_fast.objectives.input_rules import (
 )
 from derand_fast.objectives.mehler_risk import MehlerRisk
 from derand_fast.objectives.node_risk import NodeRisk
-from derand_fast.objectives.protocol import Block, without_weights
+from derand_fast.objectives.protocol import Block, Blocks, without_weights
 from derand_fast.teachers import Teacher
 from derand_fast.threads import thread_count
 
@@ -186,7 +185,7 @@ class NetworkRisk:
         self._rotation = _rotation(teacher.basis)
         self._layout = _Layout(student, self._k, _trained(train, student.depth))
         self.n_params = self._layout.n_params
-        self.blocks: Mapping[str, Block] = MappingProxyType(self._layout.blocks)
+        self.blocks: Mapping[str, Block] = Blocks(self._layout.blocks)
         self._frozen = self._rotated(student).flat()
         self.n_inside = (
             _enough_inside(teacher) if n_inside is None else whole_number("n_inside", n_inside, 1)

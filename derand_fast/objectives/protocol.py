@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "BLOCK_NAMES",
     "Block",
+    "Blocks",
     "Objective",
     "block_view",
     "check_objective",
@@ -31,6 +32,25 @@ class Block(NamedTuple):
 
     slice: slice
     shape: tuple[int, ...]
+
+
+class Blocks(Mapping[str, Block]):
+    """Blocks by their names: read-only, and unlike a mapping proxy it can be pickled."""
+
+    def __init__(self, blocks: Mapping[str, Block]) -> None:
+        self._blocks = dict(blocks)
+
+    def __getitem__(self, name: str) -> Block:
+        return self._blocks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blocks)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __repr__(self) -> str:
+        return f"Blocks({self._blocks})"
 
 
 @runtime_checkable
