@@ -3,6 +3,7 @@
 import argparse
 import html.parser
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -520,6 +521,9 @@ def test_a_small_run(tmp_path, monkeypatch):
     (tmp_path / "test_toy.py").write_text(TOY)
     (tmp_path / "toy_table.py").write_text(TABLE)
     monkeypatch.setenv("PYTHONPATH", str(BENCH))
+    # Where these tests are shared among processes, the run must not think that it is, too.
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+        monkeypatch.delenv(name)
     rule = Columns(("n",), "ours s", {"theirs s": "theirs"}, "seconds")
     parts = (
         Suite(str(tmp_path / "test_toy.py"), "", 60.0),

@@ -78,6 +78,7 @@ def _check_writable(path: Path) -> None:
 
 
 def print_report(text: str) -> bool:
+    """Print to standard output; return whether all of it was taken."""
     try:
         print(text, flush=True)
     except OSError as error:
