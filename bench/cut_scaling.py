@@ -1,21 +1,28 @@
-"""Time per stored edge from 10^4 to 10^6 vertices: annealing, relaxation, certificate.
+"""Time per stored edge from 10^4 to 10^6 vertices, and a cut of the largest graph with its bound.
 
     python bench/cut_scaling.py --sizes 10000 100000 1000000 --threads 1 2
+    python bench/cut_scaling.py --sizes 1000000 --threads 2 --solve 300    # max_cut, five minutes
 
 Uniform random graphs with five edges a vertex. Each kernel's time is the smallest over interleaved
 repetitions; on one thread it is the thread's processor time, which other load disturbs less. The
 fitted exponent is that of time per sweep against stored edges, 1 where time per edge is constant.
 ``natural`` is the order of the generator without requests ahead (`kernels.maxcut.anneal_rows`);
 ``runs`` is `vertex_order.sweep_order` with them.
+
+``--solve`` takes the place of the kernels: one call of `max_cut` for each size and number of
+threads, with that time limit, kernels compiled beforehand. The edges cut, the bound and the peak of
+memory of the process, graph included, are what it prints.
 """
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 
 import numpy as np
 from machine import describe
 
+from derand_fast import max_cut
 from derand_fast.bounds import ChebyshevCertificate, DualMatrix
 from derand_fast.budget import Budget
 from derand_fast.generators import random_graph
@@ -40,8 +47,12 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--solve", type=float, metavar="SECONDS", help="time limit of max_cut")
     arguments = parser.parse_args()
     print(describe(), end="\n\n")
+    if arguments.solve is not None:
+        print_cuts(arguments)
+        return
     works(random_graph(50, 250, seed=0), 1)
     columns: dict[tuple[str, int], list[float]] = {}
     for n in arguments.sizes:
@@ -50,6 +61,28 @@ def main() -> None:
             for name, seconds in works(graph, threads).items():
                 columns.setdefault((name, threads), []).append(seconds / (2 * graph.n_edges))
     print_table(arguments.sizes, columns)
+
+
+def print_cuts(arguments: argparse.Namespace) -> None:
+    """Print the cut, the bound, time and memory of `max_cut` for each size."""
+    max_cut(random_graph(50, 250, seed=0), sweeps=60)
+    print("n | threads | edges cut | bound | gap | s | CPU s | peak GB so far")
+    print("---|" + "---:|" * 6 + "---:")
+    for n in arguments.sizes:
+        graph = random_graph(n, EDGES_PER_VERTEX * n, seed=arguments.seed)
+        for threads in arguments.threads:
+            wall, cpu = time.perf_counter(), time.process_time()
+            result = max_cut(
+                graph, time_limit=arguments.solve, n_threads=threads, seed=arguments.seed
+            )
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            shares = result.cut_value / graph.n_edges, result.upper_bound / graph.n_edges
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(
+                f"{n} | {threads} | {shares[0]:.3%} | {shares[1]:.3%} | {result.gap:.3%} | "
+                f"{wall:.1f} | {cpu:.1f} | {peak:.2f}",
+                flush=True,
+            )
 
 
 def works(graph, threads: int) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
     python bench/maxcut_table.py cuts --set 14 --seconds 1 5 20 --csv cuts.csv
     python bench/maxcut_table.py cuts --set random torus --seconds 1 --threads 2
+    python bench/maxcut_table.py cuts --set gset --seconds 20 --seeds 0 --threads 2 --no-rivals
     python bench/maxcut_table.py bounds
     python bench/maxcut_table.py memory
 
@@ -73,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("table", choices=("cuts", "bounds", "memory"))
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--set", nargs="+", choices=(*SETS, "all"), default=["14"])
+    parser.add_argument("--set", nargs="+", choices=(*SETS, "gset", "all"), default=["14"])
     parser.add_argument("--graphs", nargs="+", help="in place of a set")
     parser.add_argument("--seconds", type=float, nargs="+", default=[5.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -83,8 +84,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="write every run of the table of cuts")
     arguments = parser.parse_args()
     if arguments.graphs is None:
+        sets = {**SETS, "gset": gset(arguments.data)}
         names = list(SETS) if "all" in arguments.set else arguments.set
-        arguments.graphs = [graph for name in names for graph in SETS[name]]
+        arguments.graphs = [graph for name in names for graph in sets[name]]
     print(describe(), end="\n\n")
     max_cut(random_graph(50, 200, seed=0), n_threads=1)
     tables: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -93,6 +95,12 @@ def main() -> None:
         "memory": print_memory,
     }
     tables[arguments.table](arguments)
+
+
+def gset(data: Path) -> list[str]:
+    """Return the names of all graphs in the folder of the G-set, by number."""
+    names = [path.name.removesuffix(".txt.gz") for path in data.glob("maxcut/gset/G*.txt.gz")]
+    return sorted(names, key=lambda name: int(name[1:]))
 
 
 def load(arguments: argparse.Namespace) -> Iterator[tuple[str, CSRGraph]]:
@@ -193,6 +201,13 @@ def print_cuts_after(
             flush=True,
         )
     print(f"\nmean gap of the medians: max_cut {mean(gaps, 0):.3f} %, SA {mean(gaps, 1):.3f} %")
+    known_gaps = [row[0] for row in gaps if not np.isnan(row[0])]
+    if known_gaps:
+        reached = sum(gap <= 0.0 for gap in known_gaps)
+        print(
+            f"best known cut or better on {reached} of {len(known_gaps)} graphs; largest gap "
+            f"{max(known_gaps):.3f} %"
+        )
     print(f"behind SA on: {', '.join(behind) or '-'}\n", flush=True)
 
 

@@ -32,7 +32,7 @@ from derand_fast.reduction import Reduction
 from derand_fast.relaxation import Relaxation, ScaledGraph, default_rank
 from derand_fast.results import CutResult, Solution
 from derand_fast.threads import thread_count
-from derand_fast.tight_bound import tight_bound
+from derand_fast.tight_bound import TightBound, tight_bound
 from derand_fast.vertex_order import sweep_order
 
 __all__ = ["max_cut"]
@@ -300,7 +300,7 @@ def max_cut(
         start = None if initial is None else contraction.contract(_signs_of(initial, csr))
     if contraction.graph.n_edges > 0:
         with budget.phase("compile"):
-            _compile_kernels()
+            _compile_kernels(options.method != "anneal", options.bound)
         budget.begin_work()
         result = _Solver(contraction, options, budget, start).solve()
     else:
@@ -309,15 +309,19 @@ def max_cut(
 
 
 @functools.cache
-def _compile_kernels() -> None:
-    """Have every kernel compiled, or loaded from the disk cache, before time is shared out."""
+def _compile_kernels(descends: bool, bound: Bound) -> None:
+    """Have the kernels of a call compiled, or loaded from disk, before time is shared out."""
     triangle = as_graph((3, [(0, 1), (1, 2), (0, 2)], [1.5, 1.5, 1.5]))
-    options = _check_options(sweeps=60, n_threads=1)
+    method = "newton-cg" if descends else "anneal"
+    options = _check_options(
+        method=method, sweeps=None if descends else 60, n_threads=1, bound=bound
+    )
     solver = _Solver(Contraction.of(triangle), options, Budget(None), None)
     if solver.solve().message == "interrupted":
         raise KeyboardInterrupt  # meant for the caller's graph, of which there is no cut yet
-    reduction = Reduction.of(ScaledGraph.of(triangle), least_vertices=0)
-    reduction.lift(np.ones(reduction.kept.size, np.int8))
+    if not descends:
+        reduction = Reduction.of(ScaledGraph.of(triangle), least_vertices=0)
+        reduction.lift(np.ones(reduction.kept.size, np.int8))
 
 
 class _Solver:
@@ -548,16 +552,23 @@ class _Solver:
 
     def _tighten(self) -> None:
         """Add odd-cycle inequalities to the relaxation, or to a linear programme."""
-        result = tight_bound(
-            self._csr,
-            target=self._incumbent.value,
-            seed=self._tight_seed,
-            delta=0.5 * FAILURE_PROBABILITY,
-            budget=self._budget,
-            until=self._budget.share(_TIGHT_SHARE),
+
+        def offer(found: TightBound) -> None:
+            if self._incumbent.offer_bound(found.upper_bound):
+                self._bound_certificate = found.certificate
+            self._incumbent.report("tight")
+
+        offer(
+            tight_bound(
+                self._csr,
+                target=self._incumbent.value,
+                seed=self._tight_seed,
+                delta=0.5 * FAILURE_PROBABILITY,
+                budget=self._budget,
+                until=self._budget.share(_TIGHT_SHARE),
+                on_round=offer,
+            )
         )
-        if self._incumbent.offer_bound(result.upper_bound):
-            self._bound_certificate = result.certificate
 
     def _round_relaxation(self) -> None:
         """Round the relaxation a few times: a first good cut."""

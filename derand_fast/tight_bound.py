@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -81,6 +81,8 @@ _LAST_LEVEL = 2e-5
 # A walk is dropped after so many steps with multiplier 0.
 _IDLE_STEPS = 16
 _FINAL_SWEEPS = 200
+# Of limited time the ascent takes this part, the last sweeps and the certificate what is left.
+_ASCENT_SHARE = 0.6
 _CERTIFICATE_STEP = 20
 _MAX_CERTIFICATE_STEPS = 3000
 # The certificate ends when its bound is within this of the relaxation's value.
@@ -237,6 +239,7 @@ def tight_bound(
     delta: float = FAILURE_PROBABILITY,
     budget: Budget | None = None,
     until: float = math.inf,
+    on_round: Callable[[TightBound], object] | None = None,
 ) -> TightBound:
     """Bound the maximum cut by odd-cycle inequalities: by a linear programme, or by the relaxation.
 
@@ -256,6 +259,8 @@ def tight_bound(
     budget : Budget, optional
     until : float
         Moment of ``budget`` at which to end, with the best bound so far.
+    on_round : callable, optional
+        Called after each round with the best bound proven so far.
 
     Returns
     -------
@@ -287,18 +292,30 @@ def tight_bound(
         bound *= scale
         return (math.floor(bound) if graph.integral else bound) <= target
 
+    def in_units(bound: TightBound) -> TightBound:
+        return replace(bound, upper_bound=bound.upper_bound * scale, scale=scale)
+
+    def report(bound: TightBound) -> None:
+        if on_round is not None:
+            on_round(in_units(bound))
+
     programme = _Programme(scaled)
     best = programme.best
     if graph.n_edges <= _PROGRAMME_DEGREE * graph.n_vertices:
-        best = _by_linear_programme(programme, reached, budget, until)
+        best = _by_linear_programme(programme, reached, budget, until, report)
     elif not budget.past(until):
-        relaxed = _by_relaxation(scaled, reached, seed, delta, budget, until)
+        clock = _Clock(budget, until)
+        relaxed = _by_relaxation(scaled, reached, seed, delta, clock, lambda: report(best))
         best = min(best, relaxed, key=lambda bound: bound.upper_bound)
-    return replace(best, upper_bound=best.upper_bound * scale, scale=scale)
+    return in_units(best)
 
 
 def _by_linear_programme(
-    programme: _Programme, reached: Callable[[float], bool], budget: Budget, until: float
+    programme: _Programme,
+    reached: Callable[[float], bool],
+    budget: Budget,
+    until: float,
+    report: Callable[[TightBound], None],
 ) -> TightBound:
     toll = _FIRST_TOLL
     stalled = 0
@@ -309,6 +326,7 @@ def _by_linear_programme(
         found = programme.separate(toll)
         if found and not programme.solve(budget, until):
             break
+        report(programme.best)
         fell = before - programme.best.upper_bound > _STALL * abs(before)
         stalled = 0 if fell else stalled + 1
         if stalled >= _PATIENCE or (toll <= _LAST_TOLL and not found):
@@ -413,7 +431,10 @@ class _Ascent:
     inexact; the bound is certified for the y that seemed best.
     """
 
-    def __init__(self, scaled: CSRGraph, generator: np.random.Generator) -> None:
+    def __init__(
+        self, scaled: CSRGraph, generator: np.random.Generator, expired: Callable[[], bool]
+    ) -> None:
+        self._expired = expired
         self._edges = Edges.of(scaled)
         self._tails, self._heads, self._weights = scaled.edges()
         n = scaled.n_vertices
@@ -488,6 +509,8 @@ class _Ascent:
         stored.flags.writeable = False  # like a graph's: one compilation
         n, columns = self._rows.shape
         for _ in range(count):
+            if self._expired():
+                return
             mixing_rows(
                 graph.indptr,
                 graph.indices,
@@ -522,33 +545,53 @@ def _keys(walks: OddWalks) -> list[tuple[bytes, bytes]]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """Until when the two parts of the work on the relaxation may go on."""
+
+    budget: Budget
+    until: float
+    begin: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "begin", self.budget.elapsed())
+
+    def ascent_over(self) -> bool:
+        """Whether the multipliers have had their share of the time."""
+        if math.isinf(self.until):
+            return self.budget.expired
+        return self.budget.past(self.begin + _ASCENT_SHARE * (self.until - self.begin))
+
+    def over(self) -> bool:
+        """Whether all the time is spent."""
+        return self.budget.past(self.until)
+
+
 def _by_relaxation(
     scaled: CSRGraph,
     reached: Callable[[float], bool],
     seed: int | np.random.SeedSequence,
     delta: float,
-    budget: Budget,
-    until: float,
+    clock: _Clock,
+    report: Callable[[], None],
 ) -> TightBound:
     """Descend over the multipliers, then certify the relaxation at the best of them."""
     sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
     row_seed, final_seed, certificate_seed = sequence.spawn(3)
-    ascent = _Ascent(scaled, np.random.default_rng(row_seed))
+    ascent = _Ascent(scaled, np.random.default_rng(row_seed), clock.ascent_over)
     for number in range(_STEPS):
-        if ascent.converged or reached(ascent.best) or budget.past(until):
+        if ascent.converged or reached(ascent.best) or clock.ascent_over():
             break
         ascent.step(number)
+        report()
     tails, heads, weights = scaled.edges()
     walks, multipliers = ascent.best_walks, ascent.best_multipliers
     lagrangian = Lagrangian.of(weights, walks, multipliers)
     pairs = np.column_stack((tails, heads))
     modified = as_graph((scaled.n_vertices, pairs, lagrangian.weights))
-    bound = min(
-        lagrangian.trivial_bound(),
-        lagrangian.bound(
-            _certified(modified, final_seed, np.random.default_rng(certificate_seed), delta, budget)
-        ),
-    )
+    certificate_generator = np.random.default_rng(certificate_seed)
+    certified = _certified(modified, final_seed, certificate_generator, delta, clock, report)
+    bound = min(lagrangian.trivial_bound(), lagrangian.bound(certified))
     certificate = (
         f"holds with probability at least 1 - {delta:g} over the certificate's random start "
         f"vectors, with multipliers of {np.count_nonzero(multipliers)} odd-cycle inequalities"
@@ -561,24 +604,26 @@ def _certified(
     seed: np.random.SeedSequence,
     generator: np.random.Generator,
     delta: float,
-    budget: Budget,
+    clock: _Clock,
+    report: Callable[[], None],
 ) -> float:
-    """Return the relaxation's bound, certified; infinite if the budget did not suffice."""
+    """Return the relaxation's bound, certified; infinite if the time did not suffice."""
     if graph.n_edges == 0:
         return 0.0
     scaled = ScaledGraph.of(graph)
     rank = default_rank(graph.n_vertices)
     relaxation = Relaxation(scaled, rank, np.random.default_rng(seed))
-    relaxation.advance(_FINAL_SWEEPS, budget)
+    relaxation.advance(_FINAL_SWEEPS, clock.budget, clock.until)
     value, dual = relaxation.dual()
     matrix = DualMatrix.of(scaled, dual)
     certificate = ChebyshevCertificate(scaled, matrix, generator, delta)
     bound = math.inf
     goal = value + _CERTIFICATE_TOLERANCE * abs(value)
     while certificate.steps < _MAX_CERTIFICATE_STEPS and not certificate.exhausted:
-        if bound <= goal or budget.expired:
+        if bound <= goal or clock.over():
             break
-        certificate.advance(_CERTIFICATE_STEP, budget)
+        certificate.advance(_CERTIFICATE_STEP, clock.budget)
+        report()
         shift = certificate.shift()
         bound = matrix.upper_bound(scaled, shift) if math.isfinite(shift) else math.inf
     return bound

@@ -24,8 +24,9 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, NamedTuple
 
 import llvmlite
@@ -51,6 +52,8 @@ _HERE = Path(__file__).resolve().parent
 _DIGITS = 16
 _IMPORTS = re.compile(rb"derand_fast\.kernels(?:\.(\w+)| +import +\(?([\w\s,]+))")
 _PYTHON = f"py{sys.version_info.major}{sys.version_info.minor}{getattr(sys, 'abiflags', '')}"
+# Seconds after which a file that is still being written has no writer any more.
+_ABANDONED = 3600.0
 # What closures may hold: its repr tells it from all others.
 _PLAIN = (bool, int, float, str)
 # Settings of Numba that change the machine code of one source.
@@ -144,6 +147,10 @@ def _delete_stale_files(folder: Path, module: str) -> None:
         found = pattern.fullmatch(path.name)
         if found and found[1] != source_digest(module):
             path.unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        with suppress(FileNotFoundError):
+            if time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
 
 
 class Specialisation(NamedTuple):

@@ -549,21 +549,6 @@ def shifted_hessian_bb_product_serial(
         _shifted_product_row(i, indptr, indices, offdiagonal, diagonal, shift, X, out)
 
 
-@kernel(fastmath=False, parallel=True)
-def shifted_hessian_bb_product_parallel(
-    indptr: IndexArray,
-    indices: IndexArray,
-    offdiagonal: FloatArray,
-    diagonal: FloatArray,
-    shift: float,
-    X: FloatArray,
-    out: FloatArray,
-) -> None:
-    """``shifted_hessian_bb_product_serial``, rows shared among threads: the same bits."""
-    for i in prange(diagonal.size):
-        _shifted_product_row(i, indptr, indices, offdiagonal, diagonal, shift, X, out)
-
-
 @kernel(fastmath=False)
 def smoothed_cut_hessian_product_serial(
     indptr: IndexArray,
@@ -707,23 +692,6 @@ def expected_hyperplane_cut_serial(
     for i in range(row_values.size):
         inverse_norms[i] = inverse_norm(rows, i)
     for i in range(row_values.size):
-        row_values[i] = _hyperplane_row(i, indptr, indices, weights, rows, inverse_norms)
-    return sum_in_blocks(row_values)
-
-
-@kernel(fastmath=False, parallel=True)
-def expected_hyperplane_cut_parallel(
-    indptr: IndexArray,
-    indices: IndexArray,
-    weights: FloatArray,
-    rows: npt.NDArray[Any],
-    inverse_norms: FloatArray,
-    row_values: FloatArray,
-) -> float:
-    """``expected_hyperplane_cut_serial``, rows shared among threads: the same bits."""
-    for i in prange(row_values.size):
-        inverse_norms[i] = inverse_norm(rows, i)
-    for i in prange(row_values.size):
         row_values[i] = _hyperplane_row(i, indptr, indices, weights, rows, inverse_norms)
     return sum_in_blocks(row_values)
 

@@ -309,6 +309,15 @@ def test_stale_files_of_this_python_only_are_deleted(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
+def test_what_killed_processes_left_is_deleted(tmp_path):
+    left, under_way = tmp_path / ".0.tmp", tmp_path / ".1.tmp"
+    left.touch()
+    under_way.touch()
+    os.utime(left, (0.0, 0.0))
+    _cache._delete_stale_files(tmp_path, "special")
+    assert list(tmp_path.iterdir()) == [under_way]
+
+
 # --------------------------------------------------------------------------------------------------
 # Names
 # --------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """NetworkRisk: expectations by several rules, in coordinates that show the collapse."""
 
+import copy
 import itertools
 import math
+import pickle
 
 import numba
 import numpy as np
@@ -290,6 +292,18 @@ def test_few_nodes_inside_are_corrected(rule):
     # The rules alone, of few nodes, would differ by more than 1e-4. First order in 1e-8.
     assert near_value == pytest.approx(value, rel=1e-10)
     np.testing.assert_allclose(near_gradient, gradient, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_risks_can_be_pickled_and_copied(rule):
+    teacher = Teacher("tanh", d=6, seed=1)
+    f = NetworkRisk(student_of(6, 3), teacher, lam=0.1, rule=rule, n_nodes=300, n_inside=60)
+    x = f.start + 0.1
+    direction = np.linspace(-1.0, 1.0, f.n_params)
+    for other in (pickle.loads(pickle.dumps(f)), copy.deepcopy(f)):
+        assert other.value(x) == f.value(x)
+        np.testing.assert_array_equal(other.hvp(x, direction), f.hvp(x, direction))
+        assert other.rule_error(x) == f.rule_error(x)
 
 
 @pytest.mark.parametrize("inputs", ["uniform", "rademacher", "student_t"])

@@ -208,6 +208,69 @@ def test_a_target_and_an_expired_budget_end_it():
     assert tight_bound(dense, budget=stopped).upper_bound == pytest.approx(190, rel=1e-12)
 
 
+GRID = torus_grid(10, 10, seed=1, weights="signs")
+UNION = planar_union(60, seed=4)
+
+
+@pytest.mark.parametrize("graph", [GRID, UNION], ids=["programme", "relaxation"])
+def test_rounds_are_reported_with_bounds_that_hold(graph):
+    rounds = []
+    result = tight_bound(graph, on_round=rounds.append)
+    assert len(rounds) > 2
+    bounds = [found.upper_bound for found in rounds]
+    assert bounds == sorted(bounds, reverse=True)
+    assert result.upper_bound <= bounds[-1]
+    for found in rounds:
+        # The multipliers prove it: of any cut, such as that of the even vertices.
+        tails, heads, weights = graph.edges()
+        cut = (tails % 2 != heads % 2).astype(float)
+        lagrangian = found.lagrangian
+        proven = lagrangian.constant + (np.maximum(lagrangian.weights, 0.0)).sum()
+        assert found.upper_bound == pytest.approx(proven * found.scale, rel=1e-12)
+        assert weights @ cut <= found.upper_bound
+
+
+@pytest.mark.parametrize(
+    ("graph", "until"), [(GRID, 12.0), (UNION, 200.0)], ids=["programme", "relaxation"]
+)
+def test_rounds_end_at_the_moment_that_is_given(graph, until):
+    """Each look at the clock counts as a second: no wait, and the same on any machine."""
+
+    class Ticks(Budget):
+        ticks = 0
+
+        def elapsed(self):
+            self.ticks += 1
+            return float(self.ticks)
+
+    without_end = []
+    tight_bound(graph, on_round=without_end.append)
+    budget, rounds = Ticks(None), []
+    result = tight_bound(graph, budget=budget, until=until, on_round=rounds.append)
+    assert 0 < len(rounds) < len(without_end)
+    assert budget.ticks <= until + 10.0
+    assert max_cut(graph, sweeps=100, bound=False).cut_value <= result.upper_bound
+
+
+@pytest.mark.parametrize("graph", [GRID, UNION], ids=["programme", "relaxation"])
+def test_callbacks_see_the_rounds_and_an_interrupt_keeps_the_best_bound(graph):
+    phases = []
+
+    def interrupt(state):
+        phases.append((state.phase, state.upper_bound))
+        if [phase for phase, _ in phases].count("tight") == 3:
+            raise KeyboardInterrupt
+
+    result = max_cut(graph, sweeps=100, n_threads=1, bound="tight", callback=interrupt)
+    assert result.message == "interrupted"
+    tight = [bound for phase, bound in phases if phase == "tight"]
+    assert len(tight) == 3
+    assert result.upper_bound == tight[-1]
+    assert result.cut_value <= result.upper_bound
+    if graph is GRID:
+        assert result.bound_certificate.startswith("proven: multipliers")
+
+
 def test_no_edges():
     """Nothing to cut."""
     assert tight_bound(as_graph((3, [], None))).upper_bound == 0.0

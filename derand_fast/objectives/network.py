@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +70,15 @@ class _Plan(NamedTuple):
 
     description: str
     product: bool
-    make: Callable[[], InputRule]
+    make: Callable[[], InputRule]  # pickled with the risk
+
+
+def _given(rule: InputRule) -> InputRule:
+    return rule
+
+
+def _corrected(make: Callable[[], InputRule], coarse: int, fine: int, k: int) -> InputRule:
+    return corrected_rule(make(), inside_rule(coarse, k), inside_rule(fine, k))
 
 
 class NetworkRisk:
@@ -495,17 +504,17 @@ class NetworkRisk:
         d, k, seed = self.teacher.d, self._k, self.seed
         if not self.gaussian:
             rule, text = self._sampled(inputs)
-            return _Plan(f"{len(rule.nodes)} {text}", False, lambda: rule)
+            return _Plan(f"{len(rule.nodes)} {text}", False, partial(_given, rule))
         m = d - k
         if self.rule == "sobol":
             count = 1 << max(self._budget.bit_length() - 1, 1)
             self._refuse_too_many(count)
             text = f"{count} scrambled Sobol nodes"
-            return _Plan(text, False, lambda: sobol_rule(d, count, seed))
+            return _Plan(text, False, partial(sobol_rule, d, count, seed))
         self._refuse_too_many(self.n_inside**k, k)
         text = f"{self.n_inside}^{k} Gauss-Hermite nodes"
         if m == 0:
-            return _Plan(text, True, lambda: inside_rule(self.n_inside, k))
+            return _Plan(text, True, partial(inside_rule, self.n_inside, k))
         fewest = {"tensor": 2**m, "sparse": sparse_count(2, m), "spherical": 2 * m}[self.rule]
         most = max(_MOST_TIMES_BUDGET * self._budget / fewest, 1.0) ** (1.0 / k)
         coarse = min(self.n_inside, max(int(most + 1e-9), _LEAST_COARSE))
@@ -515,9 +524,7 @@ class NetworkRisk:
         return _Plan(
             f"{plan.description}, corrected by {text} inside",
             True,
-            lambda: corrected_rule(
-                plan.make(), inside_rule(coarse, k), inside_rule(self.n_inside, k)
-            ),
+            partial(_corrected, plan.make, coarse, self.n_inside, k),
         )
 
     def _product(self, inside: int, m: int) -> _Plan:
@@ -528,7 +535,7 @@ class NetworkRisk:
             per_axis = min(max(int(outside ** (1.0 / m) + 1e-9), 2), inside)
             self._refuse_too_many(count * per_axis**m)
             text = f"{inside}^{k} x {per_axis}^{m} Gauss-Hermite nodes"
-            return _Plan(text, per_axis >= 2, lambda: tensor_rule(k, m, inside, per_axis))
+            return _Plan(text, per_axis >= 2, partial(tensor_rule, k, m, inside, per_axis))
         if self.rule == "sparse":
             level = 2
             while level < 8 and sparse_count(level + 1, m) <= outside:
@@ -536,11 +543,11 @@ class NetworkRisk:
             each = sparse_count(level, m)
             self._refuse_too_many(count * each)
             text = f"{inside}^{k} Gauss-Hermite x {each} sparse-grid nodes"
-            return _Plan(text, True, lambda: sparse_rule(k, m, inside, level))
+            return _Plan(text, True, partial(sparse_rule, k, m, inside, level))
         copies = max(outside // (2 * m), 1)
         self._refuse_too_many(count * 2 * m * copies)
         text = f"{inside}^{k} Gauss-Hermite x {2 * m * copies} spherical nodes"
-        return _Plan(text, True, lambda: spherical_rule(k, m, inside, copies, seed))
+        return _Plan(text, True, partial(spherical_rule, k, m, inside, copies, seed))
 
     def _refuse_too_many(self, count: int, dimension: int | None = None) -> None:
         dimension = self.teacher.d if dimension is None else dimension
