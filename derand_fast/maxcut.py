@@ -270,7 +270,7 @@ def max_cut(
             progress=progress,
             callback=callback,
         )
-    options = _check_options(
+    options = check_options(
         method=method,
         rank=rank,
         time_limit=time_limit,
@@ -313,7 +313,7 @@ def _compile_kernels(descends: bool, bound: Bound) -> None:
     """Have the kernels of a call compiled, or loaded from disk, before time is shared out."""
     triangle = as_graph((3, [(0, 1), (1, 2), (0, 2)], [1.5, 1.5, 1.5]))
     method = "newton-cg" if descends else "anneal"
-    options = _check_options(
+    options = check_options(
         method=method, sweeps=None if descends else 60, n_threads=1, bound=bound
     )
     solver = _Solver(Contraction.of(triangle), options, Budget(None), None)
@@ -776,7 +776,7 @@ def _signs_of(initial: Any, csr: CSRGraph) -> NDArray[np.int8]:
     return signs.astype(np.int8)
 
 
-def _check_options(
+def check_options(
     *,
     method: str = "anneal",
     rank: int | None = None,

@@ -32,7 +32,7 @@ import derand_fast.kernels.activations as activations
 from derand_fast.kernels._jit import c_function, kernel
 from derand_fast.kernels.activations import ACTIVATIONS, HIGHEST_DERIVATIVE
 from derand_fast.kernels.losses import LOSSES, loss_terms
-from derand_fast.kernels.smoothed_cut import _edge_density
+from derand_fast.kernels.smoothed_cut import edge_density
 from derand_fast.kernels.special import exp, normal_cdf, normal_pdf, sign_correlation, sign_mean
 
 Template = Callable[..., Any]
@@ -80,20 +80,20 @@ def _sign_mean_slope(h: float) -> float:
 @kernel(fastmath=False)
 def _correlation_slope(h: float, k: float, r: float) -> float:
     """Slope d Psi / dh = 2 phi(h) erf((k - r h) / sqrt(2 (1 - r^2)))."""
-    return 2.0 * normal_pdf(h) * _edge_density(h, k, r, (1.0 - r) * (1.0 + r))[1]
+    return 2.0 * normal_pdf(h) * edge_density(h, k, r, (1.0 - r) * (1.0 + r))[1]
 
 
 @kernel(fastmath=False)
 def _correlation_curvature(h: float, k: float, r: float) -> float:
     """Curvature d2 Psi / dh2 = -h d Psi / dh - r d Psi / dr."""
-    density, slope = _edge_density(h, k, r, (1.0 - r) * (1.0 + r))
+    density, slope = edge_density(h, k, r, (1.0 - r) * (1.0 + r))
     return -2.0 * h * normal_pdf(h) * slope - 4.0 * r * density
 
 
 @kernel(fastmath=False)
 def _correlation_rate(h: float, k: float, r: float) -> float:
     """Rate d Psi / dr = d2 Psi / dh dk = 4 times the density of the two normals at (h, k)."""
-    return 4.0 * _edge_density(h, k, r, (1.0 - r) * (1.0 + r))[0]
+    return 4.0 * edge_density(h, k, r, (1.0 - r) * (1.0 + r))[0]
 
 
 class ScalarFunction(NamedTuple):

@@ -432,7 +432,7 @@ def _pack(
 # ------------------------------------------------------------------------------------------------
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, inner=True)
 def multiply_at(
     rows: int,
     columns: int,
@@ -482,7 +482,7 @@ def workspace_size(columns: int, depth: int) -> int:
     return (TILE_ROWS + widths) * min(-(-depth // 4) * 4, DEPTH_BLOCK)
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, insert=True)
 def multiply(
     a: FloatArray, b: FloatArray, out: FloatArray, accumulate: bool, workspace: FloatArray
 ) -> None:

@@ -165,8 +165,8 @@ def _edge_value(i: int, j: int, W: FloatArray, tau: float, vertex: FloatArray) -
     )
 
 
-@kernel(fastmath="contract", inline=True)
-def _edge_density(h: float, k: float, r: float, complement: float) -> tuple[float, float]:
+@kernel(fastmath="contract", inline=True, inner=True)
+def edge_density(h: float, k: float, r: float, complement: float) -> tuple[float, float]:
     """F and erf((k - r h) / sqrt(2 (1 - r^2))), without cancellation as |r| -> 1.
 
     With sigma = sign r, m = 1 + |r| and s^2 = 1 - r^2:
@@ -251,7 +251,7 @@ def _gradient_row(
     for e in range(indptr[i], indptr[i + 1]):
         j = indices[e]
         r, complement = _correlation(i, j, W, tau, vertex)
-        density, slope = _edge_density(h, vertex[j, BIAS], r, complement)
+        density, slope = edge_density(h, vertex[j, BIAS], r, complement)
         slopes += weights[e] * slope
         curvatures += weights[e] * r * density
         offdiagonal[e] = (2.0 * weights[e] * density) * (inverse_i * vertex[j, INVERSE_SCALE])
@@ -290,7 +290,7 @@ def _edge_rates(
 ) -> tuple[float, float, float, float, float]:
     """Directional derivatives of one edge: F, e, gamma, dF and the part of d(Psi_h) / 4 with F.
 
-    F and e = erf(...) are as in ``_edge_density``; Psi_h = 2 phi(h) e. Along the direction h and k
+    F and e = erf(...) are as in ``edge_density``; Psi_h = 2 phi(h) e. Along the direction h and k
     move at beta_i and beta_j, A_i at 2 alpha_i A_i, c at gamma sqrt(A_i A_j). The heat equation
     d/da_i = (1/2) d2/db_i^2, d/dc = d2/db_i db_j turns these into derivatives in h and k:
 
@@ -298,13 +298,13 @@ def _edge_rates(
 
     for G = F and G = Psi_h (the scale in front, 1 / sqrt(A_i) or 1 / sqrt(A_i A_j), included).
     With Q = (h - sigma k) / s^2, F_h = -(Q + u) F and F_k = -(-sigma Q + v) F, where
-    u = sigma k / m, v = sigma h / m (names as in ``_edge_density``). Near |r| = 1 the terms in Q^2
+    u = sigma k / m, v = sigma h / m (names as in ``edge_density``). Near |r| = 1 the terms in Q^2
     and 1 / s^2 nearly cancel; rho = alpha_i + alpha_j - sigma gamma, which the caller forms from
     the difference of the two rows, gathers them before they can.
     """
     sigma = 1.0 if r >= 0.0 else -1.0
     side = 1.0 + abs(r)
-    density, slope = _edge_density(h, k, r, complement)
+    density, slope = edge_density(h, k, r, complement)
 
     gamma = sigma * (alpha_i + alpha_j - rho)
     difference = h - sigma * k
@@ -632,7 +632,7 @@ def smoothed_cut_hessian_product_parallel(
 # ------------------------------------------------------------------------------------------------
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inner=True)
 def inverse_norm(rows: npt.NDArray[Any], i: int) -> float:
     """1 / ||row i|| in float64, 0 for a zero row."""
     total = 0.0

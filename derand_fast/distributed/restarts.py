@@ -17,7 +17,7 @@ from derand_fast.distributed.pools import Job, Pool, as_pool
 from derand_fast.graphs import CSRGraph, as_graph
 from derand_fast.incumbent import SearchState
 from derand_fast.ising import IsingProblem, as_problem
-from derand_fast.maxcut import _check_options
+from derand_fast.maxcut import check_options
 from derand_fast.maxcut import max_cut as max_cut_here
 from derand_fast.results import CutResult, HistoryRow, Solution
 
@@ -116,7 +116,7 @@ def max_cut(
     restarts = whole_number("restarts", restarts, 1)
     rounds = whole_number("rounds", rounds, 1)
     pool = as_pool(client)
-    checked = _check_options(
+    checked = check_options(
         **options,
         time_limit=time_limit,
         effort=effort,
