@@ -90,8 +90,9 @@ def grid(arguments):
     print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     for depth in arguments.depths:
         for d in arguments.dimensions:
-            for k in range(1, min(d, arguments.indices) + 1):
-                print_cell(arguments, depth, d, k)
+            for k in arguments.indices:
+                if k <= d:
+                    print_cell(arguments, depth, d, k)
 
 
 def print_cell(arguments, depth, d, k):
@@ -141,7 +142,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--depths", type=int, nargs="+", default=(2, 3, 4))
     parser.add_argument("--dimensions", type=int, nargs="+", default=(2, 10, 100))
-    parser.add_argument("--indices", type=int, default=3)
+    parser.add_argument("--indices", type=int, nargs="+", default=(1, 2, 3))
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--hidden-deep", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=0.5)

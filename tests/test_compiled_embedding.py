@@ -33,7 +33,7 @@ from derand_fast.callables import (
     network_plan,
 )
 from derand_fast.generators import random_graph
-from derand_fast.kernels import cuts, maxcut, special
+from derand_fast.kernels import cuts, matmul, maxcut, special
 from derand_fast.kernels.activations import ACTIVATIONS, activation_at, apply_activation
 from derand_fast.kernels.embedded_network import network_value_and_gradient, network_workspace
 from derand_fast.kernels.losses import LOSSES, loss_terms
@@ -820,6 +820,22 @@ def test_stable_kernels_work_in_njit_functions(user):
     together = np.zeros(SEEDS)
     parallel_driver()(compiled, together)
     np.testing.assert_array_equal(together, serial)
+
+
+def test_kernels_can_be_passed_as_values():
+    function = types.FunctionType(types.float64(types.float64))
+
+    @numba.njit(types.float64(function, types.float64))
+    def twice(f, x):
+        return f(f(x))
+
+    assert twice(special.exp, 0.5) == special.exp(special.exp(0.5))
+
+
+def test_inner_kernels_refuse_calls_from_python():
+    """They have no code for it: without the check the process would end."""
+    with pytest.raises(TypeError, match="_pack can be called from kernels only"):
+        matmul._pack(1)
 
 
 def test_users_call_every_stable_kernel():
