@@ -28,6 +28,7 @@ _TILES_PER_GROUP = 8
 _LISTED_PER_GROUP = 8192
 # Below this many flops starting threads costs more than it saves.
 _FLOPS_WORTH_THREADS = 3e7
+_SUMS_WORTH_THREADS = 3_000_000
 # Inverse squared distances are kept in float64 up to this size, then in float32, then not at all.
 _FLOAT64_BYTES = 512 * 2**20
 _FLOAT32_BYTES = 1024 * 2**20
@@ -157,7 +158,7 @@ class AllPairs:
         gradient = np.empty((self.n_rows, k))
         map_ranges(
             lambda first, last: kernel.add_groups(first, last, self._sums, images, gradient),
-            *(self.n_rows, n_threads),
+            *(self.n_rows, n_threads if self._sums.size > _SUMS_WORTH_THREADS else 1),
         )
         return Evaluation(
             float(statistics[:, kernel.TOTAL].sum()),

@@ -34,7 +34,7 @@ _MOST_ROWS = 23000
 # Passes over all pairs that are made in any case.
 _LEAST_PASSES = 120
 # Flops that one search may take at most: half a minute on two cores of a server.
-_MOST_FLOPS = 1e12
+_MOST_FLOPS = 8.5e11
 # A search for the smallest dimension tries about so many, with this share of the flops for each.
 _PROBES = 4
 # The descent moves along a direction of spread s, relative to the widest, in units of sqrt(s), and

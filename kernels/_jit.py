@@ -61,9 +61,8 @@ def kernel(
     def decorate(function: Callable[..., Any]) -> Any:
         ours = is_cacheable(function)
         unreachable = inner or (ours and function.__name__.startswith("_"))
-        if unreachable:
-            options.update(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-        dispatcher = numba.njit(**options)(function)
+        wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if unreachable else {}
+        dispatcher = numba.njit(**options, **wrappers)(function)
         if unreachable:
             dispatcher.__class__ = _InnerKernel
         if cache and ours:
