@@ -1,12 +1,12 @@
 """Noise collapses: from a Gaussian Johnson-Lindenstrauss matrix to a fixed one, by descent.
 
-    python bench/embedding_sigma.py [--csv FILE]
+    python bench/embedding_sigma.py [--csv FILE] [--plot FILE]
 
 on 100 x 500 uniform numbers, rows of length 1, k = 30 (the setting of arXiv 2510.19382, Section 5):
 Markdown tables of
 
 1. the norms of the rows, by three methods that escape saddles, with exact expectations;
-2. that of newton_cg step by step, also as CSV;
+2. that of newton_cg step by step, also as CSV and as a picture;
 3. all 4,950 pairs: one tolerance that is met from the start, then moments of rising order, each
    from the result of the one before.
 
@@ -114,20 +114,20 @@ def collapse(f, result):
     )
 
 
-def step_by_step(X, path):
-    """Print the second table, and write it to ``path``."""
+def step_by_step(X, path, picture):
+    """Print the second table, write it to ``path`` and draw it."""
     f = JLObjective(X, K, eps=1.0, pairs="norms", lam=LAM, loss="moment2", n_threads=1)
     directions = unit(X)
     points = [f.gaussian_start()]
     result = newton_cg(
-        f, points[0], rho=1e-4, curvature_tol=LAM, callback=lambda x: points.append(x.copy())
+        f, points[0], rho=1e-6, curvature_tol=LAM, callback=lambda x: points.append(x.copy())
     )
     lines = []
     for row, x in zip(result.history, points, strict=True):
         raw, _ = distortions(block_view(f, x, "b"), directions)
         sigma = float(f.noise(x)[0])
         lines.append((row.iteration, row.step, row.seconds, row.fun, row.grad_norm, sigma, raw))
-    names = "iteration", "step", "seconds", "f", "gradient", "sigma", "raw distortion of M"
+    names = "iteration", "step", "seconds", "f", "gradient", "sigma", "raw"
     print(
         f"\nnewton_cg, step by step\n\n| {' | '.join(names)} |\n|---:|---|---:|---:|---:|---:|---:|"
     )
@@ -136,6 +136,25 @@ def step_by_step(X, path):
     if path is not None:
         with path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([names, *lines])
+    if picture is not None:
+        draw(lines, picture)
+
+
+def draw(lines, path):
+    """Draw the noise and the distortion of M over the iterations."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 5.0), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    iterations = [line[0] for line in lines]
+    axes.semilogy(iterations, [line[5] for line in lines], marker="o", label="sigma")
+    axes.semilogy(
+        iterations, [line[6] for line in lines], marker="s", label="largest distortion of a norm"
+    )
+    axes.set_xlabel("iterations of newton_cg")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path)
 
 
 def all_pairs(X, time_limit):
@@ -180,13 +199,14 @@ def main():
     """Read the arguments and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--csv", type=Path, help="file for the second table")
+    parser.add_argument("--plot", type=Path, help="file for a picture of it (needs matplotlib)")
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds for each run")
     arguments = parser.parse_args()
     X = rows()
     compile_all(X)
     print(describe(), end="\n\n")
     norms_of_rows(X, arguments.time_limit)
-    step_by_step(X, arguments.csv)
+    step_by_step(X, arguments.csv, arguments.plot)
     all_pairs(X, arguments.time_limit)
 
 
