@@ -6,6 +6,7 @@ difference of our own gradient. "aligned" rows are close to one line, as near a 
 ``extra_info`` has the largest deviation from our kernel and the time per stored edge.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -83,9 +84,9 @@ class Setup:
         down = self.gradient("serial", step=-step)[:2]
         return [(u - d) / (2 * step) for u, d in zip(up, down, strict=True)]
 
-    def hyperplane(self, suffix):
-        function = getattr(cut, f"expected_hyperplane_cut_{suffix}")
-        return function(*self.graph, self.W, self.norms, self.row_values)
+    def hyperplane(self, _suffix):
+        arrays = self.norms, self.row_values
+        return cut.expected_hyperplane_cut_serial(*self.graph, self.W, *arrays)
 
     # Rivals in numpy: everything on all stored edges at once.
 
@@ -149,10 +150,17 @@ CASES = {
 }
 
 
+# One thread only for what is asked for once in a solver's call.
+ROWS = [
+    (who, case)
+    for who, case in itertools.product(("serial", "parallel", RIVAL), CASES)
+    if (who, case) != ("parallel", "hyperplane cut")
+]
+
+
 @pytest.mark.parametrize("rows", ["random", "aligned"])
 @pytest.mark.parametrize("p", [8, 90])
-@pytest.mark.parametrize("case", list(CASES))
-@pytest.mark.parametrize("who", ["serial", "parallel", RIVAL])
+@pytest.mark.parametrize(("who", "case"), ROWS)
 def test_edge_pass(benchmark, case, p, rows, who):
     benchmark.group = f"{case}, p = {p}, {rows} rows"
     ours, rival = CASES[case]
