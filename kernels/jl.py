@@ -47,8 +47,8 @@ from derand_fast.kernels.pairs import TILE
 from derand_fast.kernels.simd import (
     LANES,
     add_scaled_row,
+    clear_row,
     new_row,
-    scale_row,
     store_scaled_row,
 )
 from derand_fast.kernels.special import exp, float_bits, float_from_bits
@@ -420,7 +420,7 @@ def _look_up(total: Any, root: float, table: Any) -> float:
     """Put the rows at sqrt(t) into a register; returns what is certain beyond the table."""
     origin, offset, inverse_width, coefficients, before, after = table
     position = ((root - origin) - offset) * inverse_width
-    scale_row(total, 0.0, coefficients, np.uint64(0))
+    clear_row(total, coefficients)
     if not 0.0 <= position < coefficients.size // (LANES * (DEGREE + 1)):
         return before if position < 0.0 else after
     panel = int(position)

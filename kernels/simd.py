@@ -75,6 +75,18 @@ def new_row(typingctx: Any, array: Any) -> Any:
 
 
 @intrinsic
+def clear_row(typingctx: Any, row: Any, array: Any) -> Any:
+    """clear_row(row, array): row = 0, without a look at the array, which gives the type."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero = ir.Constant(_vector(context, signature.args[1]), [0.0] * LANES)
+        builder.store(zero, _register(context, builder, signature.args[1], args[0]))
+        return context.get_dummy_value()
+
+    return types.void(row, array), generate
+
+
+@intrinsic
 def load_row(typingctx: Any, row: Any, array: Any, offset: Any) -> Any:
     """load_row(row, array, offset): row = array[offset : offset + 8]."""
 

@@ -239,6 +239,16 @@ def test_table(k, sigma, below, above):
     assert np.all(error < (1e-12 if k == 1 else 1e-13) + 4e-16 / sigma), error
 
 
+def test_tables_without_panels_read_no_coefficients():
+    """Sigma = 0 is a step; what lies in memory behind an empty array must not matter."""
+    memory = np.full(64, np.nan)
+    step = (1.0, 0.0, 1.0, memory[:0], 0.25, 0.75)
+    rows = np.empty((jl.ROWS, 2))
+    jl.table_rows(math.inf, step, step, np.array([0.25, 4.0]), rows, np.empty(8))
+    np.testing.assert_array_equal(rows[0], [0.25, 0.75])
+    assert not rows[1:].any()
+
+
 def moments(order, k, t, s, eps):
     """E[((q - 1) / eps)^order] and four derivatives in t, from raw moments.
 

@@ -8,6 +8,7 @@ from derand_fast.kernels.simd import (
     LANES,
     add_scaled_row,
     add_squares,
+    clear_row,
     dot_row,
     load_row,
     new_row,
@@ -92,6 +93,14 @@ def _sum_of_rows(array, count, out):
         load_row(other, array, np.uint64(i))
         add_squares(total, other, array)
     store_scaled_row(total, 1.0, out, 0)
+
+
+@numba.njit
+def _clear(array, out):
+    row = new_row(array)
+    load_row(row, array, 0)
+    clear_row(row, array)
+    store_scaled_row(row, 1.0, out, 0)
 
 
 def _numbers(dtype):
@@ -207,3 +216,11 @@ def test_special_values_pass_lane_by_lane(dtype):
     dot, square = _products(array, 1, 1)
     assert np.isnan(dot)
     assert np.isnan(square)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_clear_row(dtype):
+    """Whatever the register held, also what is not a number."""
+    out = np.ones(LANES, dtype)
+    _clear(np.full(LANES, np.nan, dtype), out)
+    assert not out.any()
