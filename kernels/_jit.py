@@ -12,6 +12,9 @@ from derand_fast.kernels._cache import KernelCache, is_cacheable
 
 # Contraction and reassociation let LLVM vectorise sums; NaN and infinity keep their meaning,
 # so finite-ness checks still work (plain fastmath=True would delete them).
+# A loop that adds up must not store as well: LLVM then asks at run time whether the arrays overlap,
+# too cautiously (256 bytes apart may count), and sums one by one if they seem to. The last bits
+# would depend on where malloc put the arrays. A test looks for such loops.
 FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp", "afn"})
 
 

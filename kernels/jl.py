@@ -490,12 +490,14 @@ def _gradient_terms(
         present = 1.0 if inverse[p] > 0.0 else 0.0
         value += present * rows[0, p]
         slope += present * (2.0 * t[p] * rows[2, p] + k * rows[1, p])
+    # Apart from the sums, see _jit.FASTMATH.
+    for p in range(t.size):
         coefficients[p] = rows[1, p] * inverse[p]
     return value, slope
 
 
-@kernel(fastmath=True)
-def _product_terms(
+@kernel(fastmath=False)
+def _product_coefficients(
     k: int,
     t: FloatArray,
     dt: FloatArray,
@@ -504,10 +506,24 @@ def _product_terms(
     rows: FloatArray,
     coefficients: FloatArray,
     changes: FloatArray,
-) -> tuple[float, float]:
-    """coefficients[p] = h_t / D, changes[p] = (h_tt dt + h_ts ds) / D; sums of h_s and its change.
+) -> None:
+    """coefficients[p] = h_t / D, changes[p] = (h_tt dt + h_ts ds) / D.
 
-    h_ts = (k + 2) h_tt + 2 t h_ttt,  h_ss = k (k + 2) h_tt + 4 (k + 2) t h_ttt + 4 t^2 h_tttt.
+    h_ts = (k + 2) h_tt + 2 t h_ttt.
+    """
+    for p in range(t.size):
+        mixed = (k + 2.0) * rows[2, p] + 2.0 * t[p] * rows[3, p]
+        coefficients[p] = rows[1, p] * inverse[p]
+        changes[p] = (rows[2, p] * dt[p] + mixed * ds) * inverse[p]
+
+
+@kernel(fastmath=True)
+def _product_sums(
+    k: int, t: FloatArray, dt: FloatArray, ds: float, inverse: FloatArray, rows: FloatArray
+) -> tuple[float, float]:
+    """Sums of h_s and of its change, h_st dt + h_ss ds; pairs without distance are 0.
+
+    h_ss = k (k + 2) h_tt + 4 (k + 2) t h_ttt + 4 t^2 h_tttt.
     """
     slope = change = 0.0
     for p in range(t.size):
@@ -517,8 +533,6 @@ def _product_terms(
         pure = k * mixed + twice * ((k + 4.0) * rows[3, p] + twice * rows[4, p])
         slope += present * (twice * rows[2, p] + k * rows[1, p])
         change += present * (mixed * dt[p] + pure * ds)
-        coefficients[p] = rows[1, p] * inverse[p]
-        changes[p] = (rows[2, p] * dt[p] + mixed * ds) * inverse[p]
     return slope, change
 
 
@@ -676,7 +690,8 @@ def all_pairs_product(
                     moved = dnorms[i + a] + dnorms[first + p] - dline[p]
                     drift[p] = 2.0 * moved * weights[p]
                 _loss_rows(loss, ratios, rows, state, row)
-                terms = _product_terms(k, ratios, drift, ds, weights, rows, line, dline)
+                terms = _product_sums(k, ratios, drift, ds, weights, rows)
+                _product_coefficients(k, ratios, drift, ds, weights, rows, line, dline)
                 slope += terms[0]
                 change += terms[1]
                 _clear_outside(products[a], skipped, width)
@@ -706,18 +721,23 @@ def _strip_start(strip: int, count: int) -> int:
 
 
 @kernel(fastmath=True)
-def _pair_differences(Y: FloatArray, i: int, j: int, out: FloatArray) -> float:
-    """Write y_j - y_i to ``out``; returns the squared length."""
-    left, right = Y[i], Y[j]
+def _dot(a: FloatArray, b: FloatArray) -> float:
     total = 0.0
-    for r in range(out.size):
-        difference = right[r] - left[r]
-        out[r] = difference
-        total += difference * difference
+    for r in range(a.size):
+        total += a[r] * b[r]
     return total
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=False)
+def _pair_differences(Y: FloatArray, i: int, j: int, out: FloatArray) -> float:
+    """Write y_j - y_i to ``out``; returns the squared length."""
+    left, right = Y[i], Y[j]
+    for r in range(out.size):
+        out[r] = right[r] - left[r]
+    return _dot(out, out)
+
+
+@kernel(fastmath=False)
 def _add_pair(coefficient: float, difference: FloatArray, i: int, j: int, out: FloatArray) -> None:
     """Add c (y_j - y_i) to row j of ``out`` and take it from row i."""
     left, right = out[i], out[j]
@@ -725,14 +745,6 @@ def _add_pair(coefficient: float, difference: FloatArray, i: int, j: int, out: F
         term = coefficient * difference[r]
         left[r] -= term
         right[r] += term
-
-
-@kernel(fastmath=True)
-def _dot(a: FloatArray, b: FloatArray) -> float:
-    total = 0.0
-    for r in range(a.size):
-        total += a[r] * b[r]
-    return total
 
 
 @kernel(fastmath=False)
@@ -834,7 +846,8 @@ def listed_pairs_product(
                 _pair_differences(dY, left[e], right[e], drifts[p])
                 drift[p] = 2.0 * weights[p] * _dot(differences[p], drifts[p])
             _loss_rows(loss, ratios, rows, state, row)
-            terms = _product_terms(k, ratios, drift, ds, weights, rows, coefficients, changes)
+            terms = _product_sums(k, ratios, drift, ds, weights, rows)
+            _product_coefficients(k, ratios, drift, ds, weights, rows, coefficients, changes)
             slope += terms[0]
             change += terms[1]
             for p in range(width):

@@ -81,6 +81,7 @@ def mixing_sweeps(
                 scale = -_ONE / norm
                 for k in range(p):
                     product += gradient[k] * own[k]
+                for k in range(p):
                     own[k] = gradient[k] * scale
                 decrease += product + norm
     return decrease

@@ -72,6 +72,21 @@ def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
 
 
 @kernel(fastmath=True)
+def _dot(a: RowArray, b: RowArray) -> float:
+    total = _ZERO
+    for k in range(a.size):
+        total += a[k] * b[k]
+    return total
+
+
+@kernel(fastmath=False)
+def _blend(toward: float, gradient: RowArray, stay: float, row: RowArray) -> None:
+    """row = toward gradient + stay row."""
+    for k in range(row.size):
+        row[k] = toward * gradient[k] + stay * row[k]
+
+
+@kernel(fastmath=True)
 def mixing_rows(
     indptr: IndexArray,
     indices: IndexArray,
@@ -132,23 +147,15 @@ def mixing_rows(
         for k in range(LANES):
             square += sums[k]
         if square > _TINY_SQUARE:
-            toward = -over32 / np.sqrt(square)
-            stay = _ONE - over32
-            length = _ZERO
-            before = _ZERO
             row = rows[i * columns : (i + 1) * columns]
-            for k in range(columns):
-                before += gradient[k] * row[k]
-                entry = toward * gradient[k] + stay * row[k]
-                length += entry * entry
-                row[k] = entry
+            before = _dot(gradient, row)
+            _blend(-over32 / np.sqrt(square), gradient, _ONE - over32, row)
+            length = _dot(row, row)
             if length > _TINY_SQUARE:
                 scale = _ONE / np.sqrt(length)
-                after = _ZERO
                 for k in range(columns):
                     row[k] *= scale
-                    after += gradient[k] * row[k]
-                decreases[i] = before - after
+                decreases[i] = before - _dot(gradient, row)
 
 
 @kernel(fastmath=True)
