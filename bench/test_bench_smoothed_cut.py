@@ -16,10 +16,11 @@ from scipy.special import erf
 
 from derand_fast.kernels import smoothed_cut as cut
 from derand_fast.kernels.quadrature import gauss_hermite, gauss_legendre
+from derand_fast.threads import map_ranges
 
 VERTICES, EDGES = 4000, 32000
 # Which of the values that are compared are ours, for `harness.cases`.
-OURS = ("serial", "parallel", "closed form")
+OURS = ("one thread", "two threads", "closed form")
 RIVAL = "numpy or differences"
 TAU, LAM = 0.1, 0.5
 
@@ -58,35 +59,47 @@ class Setup:
         )
         self.products = np.empty((VERTICES, p)), np.empty(VERTICES)
 
-    def value(self, suffix):
-        function = getattr(cut, f"smoothed_cut_value_{suffix}")
-        return function(*self.graph, self.W, self.b, TAU, LAM, self.vertex, self.row_values)
+    def share(self, who, work):
+        map_ranges(work, VERTICES, 2 if who == "two threads" else 1)
 
-    def gradient(self, suffix, with_value=False, step=0.0):
-        W, b = self.W, self.b
-        if step:
-            W, b = W + step * self.direction[0], b + step * self.direction[1]
-        function = getattr(cut, f"smoothed_cut_gradient_{suffix}")
-        scratch = self.vertex, self.row_values
-        function(*self.graph, W, b, TAU, LAM, with_value, *scratch, *self.derivatives)
+    def prepare(self, who, W, b):
+        self.share(
+            who, lambda first, last: cut.prepare_vertices(first, last, W, b, TAU, self.vertex)
+        )
+
+    def value(self, who):
+        self.prepare(who, self.W, self.b)
+        arguments = *self.graph, self.W, TAU, LAM, self.vertex, self.row_values
+        self.share(who, lambda first, last: cut.value_rows(first, last, *arguments))
+        return cut.sum_in_blocks(self.row_values)
+
+    def gradient(self, who, step=0.0):
+        W, b = self.W + step * self.direction[0], self.b + step * self.direction[1]
+        self.prepare(who, W, b)
+        arguments = *self.graph, W, TAU, LAM, self.vertex, *self.derivatives
+        self.share(who, lambda first, last: cut.gradient_rows(first, last, *arguments))
         return self.derivatives
 
-    def product(self, suffix):
-        function = getattr(cut, f"smoothed_cut_hessian_product_{suffix}")
-        scratch = self.vertex, self.rates
-        point = self.W, self.b, TAU, LAM
-        function(*self.graph, *point, *self.direction, *scratch, *self.products)
+    def product(self, who):
+        def prepare(first, last):
+            cut.prepare_vertices(first, last, self.W, self.b, TAU, self.vertex)
+            cut.prepare_rates(first, last, self.W, *self.direction, self.vertex, self.rates)
+
+        self.share(who, prepare)
+        scratch = self.direction[0], self.vertex, self.rates
+        arguments = *self.graph, self.W, TAU, LAM, *scratch, *self.products
+        self.share(who, lambda first, last: cut.product_rows(first, last, *arguments))
         return self.products
 
-    def difference(self, _suffix):
+    def difference(self, _who):
         step = 1e-5
-        up = [part.copy() for part in self.gradient("serial", step=step)[:2]]
-        down = self.gradient("serial", step=-step)[:2]
+        up = [part.copy() for part in self.gradient("one thread", step=step)[:2]]
+        down = self.gradient("one thread", step=-step)[:2]
         return [(u - d) / (2 * step) for u, d in zip(up, down, strict=True)]
 
-    def hyperplane(self, _suffix):
+    def hyperplane(self, _who):
         arrays = self.norms, self.row_values
-        return cut.expected_hyperplane_cut_serial(*self.graph, self.W, *arrays)
+        return cut.expected_hyperplane_cut(*self.graph, self.W, *arrays)
 
     # Rivals in numpy: everything on all stored edges at once.
 
@@ -98,7 +111,7 @@ class Setup:
         c = np.einsum("ij,ij->i", self.W[rows], self.W[columns])
         return rows, columns, A, h, c / np.sqrt(A[rows] * A[columns])
 
-    def numpy_value(self, _suffix):
+    def numpy_value(self, _who):
         rows, columns, _, h, r = self._ends()
         once = rows < columns
         h, k, r = h[rows[once]], h[columns[once]], r[once]
@@ -109,7 +122,7 @@ class Setup:
         psi = erf(h / math.sqrt(2)) * erf(k / math.sqrt(2)) + 2 / math.pi * integral
         return 0.5 * self.graph[2][once] @ psi + LAM * np.sum(self.W**2)
 
-    def numpy_gradient(self, _suffix):
+    def numpy_gradient(self, _who):
         rows, columns, A, h, r = self._ends()
         w = self.graph[2]
         hi, hj, rest = h[rows], h[columns], 1 - r * r
@@ -124,7 +137,7 @@ class Setup:
         gradient_W = H @ self.W + (diagonal + 2 * LAM)[:, None] * self.W
         return gradient_W, slopes / np.sqrt(A), offdiagonal, diagonal
 
-    def numpy_hyperplane(self, _suffix):
+    def numpy_hyperplane(self, _who):
         unit = self.W / np.linalg.norm(self.W, axis=1)[:, None]
         rows = np.repeat(np.arange(VERTICES), np.diff(self.graph[0]))
         cosine = np.einsum("ij,ij->i", unit[rows], unit[self.graph[1]])
@@ -153,8 +166,8 @@ CASES = {
 # One thread only for what is asked for once in a solver's call.
 ROWS = [
     (who, case)
-    for who, case in itertools.product(("serial", "parallel", RIVAL), CASES)
-    if (who, case) != ("parallel", "hyperplane cut")
+    for who, case in itertools.product(("one thread", "two threads", RIVAL), CASES)
+    if (who, case) != ("two threads", "hyperplane cut")
 ]
 
 
@@ -165,7 +178,7 @@ def test_edge_pass(benchmark, case, p, rows, who):
     benchmark.group = f"{case}, p = {p}, {rows} rows"
     ours, rival = CASES[case]
     setup = Setup(p, rows == "aligned")
-    expected = _copy(getattr(setup, ours)("serial"))
+    expected = _copy(getattr(setup, ours)("one thread"))
     run = getattr(setup, rival if who == RIVAL else ours)
     benchmark.extra_info["deviation"] = f"{_deviation(_copy(run(who)), expected):.1g}"
     benchmark(run, who)
@@ -183,7 +196,7 @@ def _record_time(benchmark, nnz):
 def test_gauss_hermite(benchmark, name):
     setup = Setup(8, aligned=False)
     if name == "closed form":
-        benchmark(setup.gradient, "serial")
+        benchmark(setup.gradient, "one thread")
     else:
         kernels = cut.gauss_hermite_cut(getattr(cut, name))
         arguments = *setup.graph, setup.W, setup.b, 1.0, LAM, *gauss_hermite(20)

@@ -90,9 +90,13 @@ STABLE_KERNELS: dict[str, tuple[str, ...]] = {
         "spanning_forest_cut",
     ),
     "smoothed_cut": (
-        "shifted_hessian_bb_product_serial",
-        "smoothed_cut_gradient_serial",
-        "smoothed_cut_value_serial",
+        "gradient_rows",
+        "prepare_rates",
+        "prepare_vertices",
+        "product_rows",
+        "shifted_hessian_bb_product",
+        "sum_in_blocks",
+        "value_rows",
     ),
     "special": (
         "exp",

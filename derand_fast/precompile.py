@@ -143,7 +143,6 @@ def _warm_max_cut() -> None:
 
 def _warm_descent() -> None:
     from derand_fast.generators import random_graph
-    from derand_fast.kernels import smoothed_cut
     from derand_fast.objectives import MaxCutObjective
 
     objective = MaxCutObjective(random_graph(24, 70, seed=0), 2, tau=0.5, lam=0.1, n_threads=1)
@@ -152,17 +151,6 @@ def _warm_descent() -> None:
     objective.value_and_grad(x)
     objective.hvp(x, x)
     objective.bias_hessian(x)
-    # Large graphs take these, with the same arguments.
-    for serial, parallel in (
-        (smoothed_cut.smoothed_cut_value_serial, smoothed_cut.smoothed_cut_value_parallel),
-        (smoothed_cut.smoothed_cut_gradient_serial, smoothed_cut.smoothed_cut_gradient_parallel),
-        (
-            smoothed_cut.smoothed_cut_hessian_product_serial,
-            smoothed_cut.smoothed_cut_hessian_product_parallel,
-        ),
-    ):
-        for signature in serial.signatures:
-            parallel.compile(signature)
 
 
 def _warm_expectation() -> None:

@@ -12,7 +12,7 @@ from derand_fast.budget import Budget, Pace
 from derand_fast.graphs import CSRGraph
 from derand_fast.kernels.maxcut import round_to_signs
 from derand_fast.kernels.row_ascent import PANEL, dual_rows, mixing_rows
-from derand_fast.kernels.smoothed_cut import expected_hyperplane_cut_serial
+from derand_fast.kernels.smoothed_cut import expected_hyperplane_cut
 from derand_fast.vertex_order import RangeSchedule
 
 __all__ = ["DEFAULT_MAX_RANK", "Relaxation", "ScaledGraph", "default_rank", "padded_unit_rows"]
@@ -188,7 +188,7 @@ class Relaxation:
     def expected_cut(self) -> float:
         """Return the expected cut of random hyperplane rounding of the rows, in closed form."""
         graph = self._graph
-        return graph.scale * expected_hyperplane_cut_serial(
+        return graph.scale * expected_hyperplane_cut(
             graph.indptr,
             graph.indices,
             graph.weights,

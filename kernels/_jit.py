@@ -28,7 +28,6 @@ class _InnerKernel(CPUDispatcher):  # type: ignore[misc]  # Numba has no types
 def kernel(
     *,
     fastmath: bool | Literal["contract"],
-    parallel: bool = False,
     inline: bool = False,
     insert: bool = False,
     inner: bool = False,
@@ -39,7 +38,11 @@ def kernel(
     ``fastmath`` has no default: each kernel states whether its sums may be reordered (``True``),
     must be kept as written (``False``), or as written but with fused multiply-add (``"contract"``).
     The flags stick to the kernel's own instructions, also after LLVM inlines it into a caller.
-    ``inline`` asks LLVM, not Numba, to inline (``alwaysinline`` costs no typing time). ``insert``
+    ``inline`` asks LLVM, not Numba, to inline (``alwaysinline`` costs no typing time). A kernel
+    that others call must be inlined unless its arithmetic is exact (``fastmath=False`` all
+    through): else each caller holds a copy of its own, optimised twice, and the process runs
+    whichever version it met first, so that one that compiles and one that loads from disk would
+    differ. ``insert``
     has Numba put the kernel's lines into its callers: for a few lines that would be compiled once
     for each layout of their arrays. ``inner``, and a name that begins with an underscore, is for
     kernels that only kernels call: the code for calls from Python and C is left out, a fifth of the
@@ -53,7 +56,6 @@ def kernel(
     options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
-        "parallel": parallel,
         "fastmath": flags,
     }
     if inline:

@@ -15,8 +15,8 @@ from derand_fast.kernels._jit import kernel
 from derand_fast.kernels.row_ascent import AHEAD, prefetch
 from derand_fast.kernels.simd import (
     LANES,
+    add_products,
     add_scaled_row,
-    add_squares,
     new_row,
     scale_row,
     store_scaled_row,
@@ -71,7 +71,7 @@ def chebyshev_steps(
                     add_scaled_row(total, factor * values[e], old, np.uint64(indices[e]) * _LANES)
                 add_scaled_row(total, -1.0, new, offset)
                 store_scaled_row(total, 1.0, new, offset)
-                add_squares(norms, total, new)
+                add_products(norms, total, total, new)
             store_scaled_row(norms, 1.0, flat, np.uint64(0))
 
 

@@ -187,7 +187,7 @@ def _log_remainders(u: float, a: float) -> tuple[float, float, float]:
     return logarithm, remainder, a * logarithm - remainder
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _pole_distance(v: float, R: float, log_u: float) -> float:
     """The chi at which w(i chi) = 1: R sinh xi + v cosh xi = v chi / sinh chi, xi = chi + log u."""
     chi = -log_u - v / (6.0 * R) * (log_u * log_u)
@@ -207,7 +207,7 @@ def _pole_distance(v: float, R: float, log_u: float) -> float:
     return chi
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _path_sums(
     rule: int, v: float, R: float, saddle: float, saddle_above: float
 ) -> tuple[float, float, float, float, float]:
@@ -260,7 +260,7 @@ def _residue(v: float, R: float, log_u: float, E: float, step: float) -> float:
     return 1.0 / (1.0 + math.exp(exponent)) if exponent >= -2.0 * E else 0.0
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def crossing(k: int, t: float, gap: float, s: float, x: float, out: FloatArray) -> None:
     """Write P(q < x), P(q > x) and the derivatives 1 to 4 in t of the latter to ``out`` (6,).
 
@@ -319,7 +319,7 @@ def crossing(k: int, t: float, gap: float, s: float, x: float, out: FloatArray) 
 # ------------------------------------------------------------------------------------------------
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def moment_rows(
     order: int,
     k: int,
@@ -434,7 +434,7 @@ def _look_up(total: Any, root: float, table: Any) -> float:
     return 0.0
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def table_rows(
     split: float, first: Any, second: Any, t: FloatArray, rows: FloatArray, row: FloatArray
 ) -> None:
@@ -465,7 +465,7 @@ STRIPS = 16
 BLOCK = 128
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, inline=True)
 def _loss_rows(
     loss: Any, t: FloatArray, rows: FloatArray, state: FloatArray, row: FloatArray
 ) -> None:
@@ -480,7 +480,7 @@ def _loss_rows(
         table_rows(split, first, second, t, rows, row)
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _gradient_terms(
     k: int, t: FloatArray, inverse: FloatArray, rows: FloatArray, coefficients: FloatArray
 ) -> tuple[float, float]:
@@ -517,7 +517,7 @@ def _product_coefficients(
         changes[p] = (rows[2, p] * dt[p] + mixed * ds) * inverse[p]
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _product_sums(
     k: int, t: FloatArray, dt: FloatArray, ds: float, inverse: FloatArray, rows: FloatArray
 ) -> tuple[float, float]:
@@ -720,7 +720,7 @@ def _strip_start(strip: int, count: int) -> int:
     return strip * count // listed_pairs_strips(count)
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _dot(a: FloatArray, b: FloatArray) -> float:
     total = 0.0
     for r in range(a.size):
@@ -728,7 +728,7 @@ def _dot(a: FloatArray, b: FloatArray) -> float:
     return total
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, inline=True)
 def _pair_differences(Y: FloatArray, i: int, j: int, out: FloatArray) -> float:
     """Write y_j - y_i to ``out``; returns the squared length."""
     left, right = Y[i], Y[j]
@@ -863,7 +863,7 @@ def listed_pairs_product(
 # ------------------------------------------------------------------------------------------------
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _row_noise_moments(
     difference: FloatArray,
     weight: float,

@@ -356,14 +356,14 @@ def _fill_rows(count: int, h: int, row: Any, out: Any) -> None:
             out[q * h + j] = row[j]
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _scale_entries(size: int, factor: Any, out: Any) -> None:
     """Multiply out by factor, entry by entry."""
     for j in range(size):
         out[j] *= factor[j]
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _scale_rows(count: int, h: int, slopes: Any, row: Any, out: Any) -> None:
     """Multiply out[q, j] by slopes[q] row[j]."""
     for q in range(count):
@@ -371,7 +371,7 @@ def _scale_rows(count: int, h: int, slopes: Any, row: Any, out: Any) -> None:
             out[q * h + j] *= slopes[q] * row[j]
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _activate_tangent(size: int, slope: Any, turn: Any, tangent: Any) -> None:
     """U = a'' z' and A' = a' z'; z' arrives in ``tangent``, a'' in ``turn``."""
     for j in range(size):
@@ -380,7 +380,7 @@ def _activate_tangent(size: int, slope: Any, turn: Any, tangent: Any) -> None:
         tangent[j] = slope[j] * direction
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _last_products(
     count: int, h: int, c: Any, c_tangent: Any, w: Any, w_direction: Any, slope: Any, turn: Any
 ) -> None:
@@ -394,7 +394,7 @@ def _last_products(
             slope[k] *= weight
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _lower_products(size: int, back: Any, back_tangent: Any, slope: Any, turn: Any) -> None:
     """E and E' of a hidden layer from E_l W_l and its tangent, in the places of D and U."""
     for j in range(size):
@@ -402,7 +402,7 @@ def _lower_products(size: int, back: Any, back_tangent: Any, slope: Any, turn: A
         slope[j] *= back[j]
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _add_column_sums(count: int, h: int, e: Any, sums: Any) -> None:
     """Add the sum over q of e[q, j] to sums[j]."""
     for q in range(count):
@@ -442,7 +442,7 @@ def _forward(
         )
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, inline=True)
 def _forward_tangent(
     tools: Tools,
     shape: Shape,
@@ -474,7 +474,7 @@ def _forward_tangent(
         _activate_tangent(count * h, slope, turn, z)
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, inline=True)
 def _add_layer(
     tools: Tools,
     shape: Shape,
@@ -521,7 +521,7 @@ def _add_last_layer(
             own[h] += factors[q]
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, inline=True)
 def _backwards(
     tools: Tools,
     shape: Shape,
@@ -642,7 +642,7 @@ def _output_tangents(
         call_at(tools.add_outputs, (count, h, a, w_direction, tangents))
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, inline=True)
 def pass_over_strands(
     first: int,
     stop: int,

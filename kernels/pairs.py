@@ -56,7 +56,7 @@ NOISE = 1e-28
 LEAST_RATIO = 1e-60
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _squared_difference(X: FloatArray, i: int, j: int, size: int) -> float:
     """||x_i - x_j||^2 from the first ``size`` entries."""
     total = 0.0
@@ -124,7 +124,7 @@ def _ratio(norm_i: float, norm_j: float, product: float, inverse: float) -> floa
 # its own statistics, and no sum is reordered.
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _weigh_tile(
     products: FloatArray,
     norms_i: FloatArray,
@@ -150,7 +150,7 @@ def _weigh_tile(
             products[a, b] = e * (1.0 - v * v) * scale
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _extremes_of_tile(
     products: FloatArray,
     norms_i: FloatArray,
@@ -292,7 +292,7 @@ def listed_inverse_squared_distances(pairs: IndexArray, X: FloatArray, inverse: 
         inverse[e] = 1.0 / square if square > 0.0 else 0.0
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, inline=True)
 def listed_ratios(
     first: int,
     last: int,
@@ -308,7 +308,7 @@ def listed_ratios(
         ratios[e] = ratio if inverse[e] > 0.0 else 1.0
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _weigh_list(
     first: int,
     last: int,
@@ -363,7 +363,7 @@ def listed_smooth_ratios(
     return total, low, high
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _dot(x: FloatArray, y: FloatArray) -> float:
     """Return x . y."""
     total = 0.0

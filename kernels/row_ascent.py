@@ -22,14 +22,16 @@ from numpy.typing import NDArray
 from derand_fast.kernels._jit import kernel
 from derand_fast.kernels.simd import (
     LANES,
+    add_products,
     add_scaled_row,
-    add_squares,
+    clear_row,
     dot_row,
     load_row,
     new_row,
     scale_row,
     squared_norm,
     store_scaled_row,
+    sum_row,
 )
 
 IndexArray = NDArray[Any]
@@ -72,21 +74,6 @@ def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
 
 
 @kernel(fastmath=True)
-def _dot(a: RowArray, b: RowArray) -> float:
-    total = _ZERO
-    for k in range(a.size):
-        total += a[k] * b[k]
-    return total
-
-
-@kernel(fastmath=False)
-def _blend(toward: float, gradient: RowArray, stay: float, row: RowArray) -> None:
-    """row = toward gradient + stay row."""
-    for k in range(row.size):
-        row[k] = toward * gradient[k] + stay * row[k]
-
-
-@kernel(fastmath=True)
 def mixing_rows(
     indptr: IndexArray,
     indices: IndexArray,
@@ -114,48 +101,54 @@ def mixing_rows(
 
     Sources: Wang, Chang and Kolter, "The mixing method", 2017; Young 1954 for over-relaxation.
     """
-    columns = panels * PANEL
-    width = np.uint64(columns)
-    gradient = np.empty(columns, np.float32)
-    sums = np.empty(LANES, np.float32)
-    low = new_row(rows)
-    high = new_row(rows)
-    squares = new_row(rows)
+    width = np.uint64(panels * PANEL)
+    gradient = np.empty(width, np.float32)
+    low, high = new_row(rows), new_row(rows)
+    squares, before, after = new_row(rows), new_row(rows), new_row(rows)
     over32 = np.float32(over)
     last = np.uint64(len(indices) - 1)
     for i in range(start, stop):
         first = np.uint64(indptr[i])
         end = np.uint64(indptr[i + 1])
         own = np.uint64(i) * width
-        scale_row(squares, _ZERO, rows, own)
+        clear_row(squares, rows)
         for panel in range(panels):
             column = np.uint64(panel) * _PANEL
-            scale_row(low, _ZERO, rows, own)
-            scale_row(high, _ZERO, rows, own)
+            clear_row(low, rows)
+            clear_row(high, rows)
             for e in range(first, end):
                 prefetch(rows, np.uint64(indices[min(e + AHEAD, last)]) * width + column)
                 neighbour = np.uint64(indices[e]) * width + column
                 add_scaled_row(low, weights[e], rows, neighbour)
                 add_scaled_row(high, weights[e], rows, neighbour + _LANES)
-            add_squares(squares, low, rows)
-            add_squares(squares, high, rows)
+            add_products(squares, low, low, rows)
+            add_products(squares, high, high, rows)
             store_scaled_row(low, _ONE, gradient, column)
             store_scaled_row(high, _ONE, gradient, column + _LANES)
         decreases[i] = 0.0
-        store_scaled_row(squares, _ONE, sums, np.uint64(0))
-        square = _ZERO
-        for k in range(LANES):
-            square += sums[k]
+        square = sum_row(squares, rows)
         if square > _TINY_SQUARE:
-            row = rows[i * columns : (i + 1) * columns]
-            before = _dot(gradient, row)
-            _blend(-over32 / np.sqrt(square), gradient, _ONE - over32, row)
-            length = _dot(row, row)
+            toward = -over32 / np.sqrt(square)
+            clear_row(squares, rows)
+            clear_row(before, rows)
+            for line in range(np.uint64(0), width, _LANES):
+                load_row(low, gradient, line)
+                load_row(high, rows, own + line)
+                add_products(before, low, high, rows)
+                scale_row(low, toward, gradient, line)
+                add_scaled_row(low, _ONE - over32, rows, own + line)
+                add_products(squares, low, low, rows)
+                store_scaled_row(low, _ONE, rows, own + line)
+            length = sum_row(squares, rows)
             if length > _TINY_SQUARE:
                 scale = _ONE / np.sqrt(length)
-                for k in range(columns):
-                    row[k] *= scale
-                decreases[i] = before - _dot(gradient, row)
+                clear_row(after, rows)
+                for line in range(np.uint64(0), width, _LANES):
+                    load_row(low, gradient, line)
+                    scale_row(high, scale, rows, own + line)
+                    add_products(after, low, high, rows)
+                    store_scaled_row(high, _ONE, rows, own + line)
+                decreases[i] = sum_row(before, rows) - sum_row(after, rows)
 
 
 @kernel(fastmath=True)

@@ -144,17 +144,16 @@ def add_scaled_row(typingctx: Any, row: Any, factor: Any, array: Any, offset: An
 
 
 @intrinsic
-def add_squares(typingctx: Any, row: Any, other: Any, array: Any) -> Any:
-    """add_squares(row, other, array): row += other * other, lane by lane."""
+def add_products(typingctx: Any, row: Any, one: Any, other: Any, array: Any) -> Any:
+    """add_products(row, one, other, array): row += one * other, lane by lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        slot = _register(context, builder, signature.args[2], args[0])
-        value = builder.load(_register(context, builder, signature.args[2], args[1]))
-        square = builder.fmul(value, value, flags=_FUSED)
-        builder.store(builder.fadd(builder.load(slot), square, flags=_FUSED), slot)
+        slot, *factors = (_register(context, builder, signature.args[3], arg) for arg in args[:3])
+        product = builder.fmul(*map(builder.load, factors), flags=_FUSED)
+        builder.store(builder.fadd(builder.load(slot), product, flags=_FUSED), slot)
         return context.get_dummy_value()
 
-    return types.void(row, other, array), generate
+    return types.void(row, one, other, array), generate
 
 
 @intrinsic
@@ -177,5 +176,16 @@ def squared_norm(typingctx: Any, row: Any, array: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         own = builder.load(_register(context, builder, signature.args[1], args[0]))
         return _sum_of_lanes(builder, builder.fmul(own, own))
+
+    return array.dtype(row, array), generate
+
+
+@intrinsic
+def sum_row(typingctx: Any, row: Any, array: Any) -> Any:
+    """sum_row(row, array): the sum of the eight lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        slot = _register(context, builder, signature.args[1], args[0])
+        return _sum_of_lanes(builder, builder.load(slot))
 
     return array.dtype(row, array), generate

@@ -30,8 +30,8 @@ float64 scratch, their former contents ignored. Other arguments named in a docst
 overwritten in full.
 
 Each row adds up its own neighbours in the order stored, and values are added in fixed blocks, so
-serial and parallel kernels agree bit for bit at any number of threads. H_bb comes out exactly
-symmetric when the weights are.
+the bits do not depend on how rows are shared out among threads. H_bb comes out exactly symmetric
+when the weights are.
 """
 
 import functools
@@ -41,7 +41,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
 
 from derand_fast.kernels._jit import kernel
 from derand_fast.kernels.special import (
@@ -85,11 +84,10 @@ def sum_in_blocks(values: FloatArray) -> float:
     return total
 
 
-# The three sums over p below may be reordered. Numba vectorises each on its own before it is linked
-# into a caller, so serial and parallel drivers run the same code (a test compares their bits).
+# The three sums over p below may be reordered.
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _dot_rows(X: FloatArray, i: int, Y: FloatArray, j: int) -> float:
     """X_i . Y_j."""
     total = 0.0
@@ -98,7 +96,7 @@ def _dot_rows(X: FloatArray, i: int, Y: FloatArray, j: int) -> float:
     return total
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _squared_residual(W: FloatArray, i: int, j: int, ratio: float) -> float:
     """||W_j - ratio W_i||^2."""
     total = 0.0
@@ -108,7 +106,7 @@ def _squared_residual(W: FloatArray, i: int, j: int, ratio: float) -> float:
     return total
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _difference_product(
     i: int, j: int, W: FloatArray, direction_W: FloatArray, scale_i: float, scale_j: float
 ) -> float:
@@ -120,7 +118,7 @@ def _difference_product(
     return total
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _prepare_vertex(i: int, W: FloatArray, b: FloatArray, tau: float, vertex: FloatArray) -> None:
     """Fill row i of the per-vertex scratch."""
     norm = _dot_rows(W, i, W, i)
@@ -131,7 +129,7 @@ def _prepare_vertex(i: int, W: FloatArray, b: FloatArray, tau: float, vertex: Fl
     vertex[i, MEAN] = sign_mean(b[i] * inverse_scale)
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _correlation(
     i: int, j: int, W: FloatArray, tau: float, vertex: FloatArray
 ) -> tuple[float, float]:
@@ -156,7 +154,7 @@ def _correlation(
     return r, min((determinant * inverse) * inverse, 1.0)
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _edge_value(i: int, j: int, W: FloatArray, tau: float, vertex: FloatArray) -> float:
     """Psi of one edge."""
     r, complement = _correlation(i, j, W, tau, vertex)
@@ -182,11 +180,11 @@ def edge_density(h: float, k: float, r: float, complement: float) -> tuple[float
 
 
 # ------------------------------------------------------------------------------------------------
-# One row: what both the serial and the parallel drivers call
+# One row
 # ------------------------------------------------------------------------------------------------
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _value_row(
     i: int,
     indptr: IndexArray,
@@ -206,7 +204,7 @@ def _value_row(
     return lam * vertex[i, NORM] + 0.5 * total
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _shifted_product_row(
     i: int,
     indptr: IndexArray,
@@ -229,7 +227,7 @@ def _shifted_product_row(
             out[i, q] += entry * X[j, q]
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _gradient_row(
     i: int,
     indptr: IndexArray,
@@ -261,7 +259,7 @@ def _gradient_row(
     _shifted_product_row(i, indptr, indices, offdiagonal, diagonal, 2.0 * lam, W, gradient_W)
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _prepare_rates(
     i: int,
     W: FloatArray,
@@ -276,7 +274,7 @@ def _prepare_rates(
     rates[i, BIAS_RATE] = direction_b[i] * inverse
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _edge_rates(
     h: float,
     k: float,
@@ -323,7 +321,7 @@ def _edge_rates(
     return density, slope, gamma, density_rate, slope_rate
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _hessian_product_row(
     i: int,
     indptr: IndexArray,
@@ -388,151 +386,114 @@ def _hessian_product_row(
 
 
 # ------------------------------------------------------------------------------------------------
-# Drivers: value
+# Passes over rows first to last. Rows may be shared out in any way among threads
 # ------------------------------------------------------------------------------------------------
 
 
 @kernel(fastmath=False)
-def smoothed_cut_value_serial(
+def prepare_vertices(
+    first: int, last: int, W: FloatArray, b: FloatArray, tau: float, vertex: FloatArray
+) -> None:
+    """Fill rows of ``vertex``, which the passes below read at both ends of every edge."""
+    for i in range(first, last):
+        _prepare_vertex(i, W, b, tau, vertex)
+
+
+@kernel(fastmath=False)
+def value_rows(
+    first: int,
+    last: int,
     indptr: IndexArray,
     indices: IndexArray,
     weights: FloatArray,
     W: FloatArray,
-    b: FloatArray,
     tau: float,
     lam: float,
     vertex: FloatArray,
     row_values: FloatArray,
-) -> float:
-    """f(W, b). Arguments and formula: see the module.
+) -> None:
+    """Parts of f(W, b), to be added by ``sum_in_blocks``; formula: see the module.
 
-    About 100 ns and p multiply-adds per undirected edge, no memory beyond the scratch. Absolute
-    error about 1e-15 times the sum of the absolute weights.
+    About 100 ns and p multiply-adds per undirected edge. Absolute error of the sum about 1e-15
+    times the sum of the absolute weights.
     """
-    for i in range(b.size):
-        _prepare_vertex(i, W, b, tau, vertex)
-    for i in range(b.size):
+    for i in range(first, last):
         row_values[i] = _value_row(i, indptr, indices, weights, W, tau, lam, vertex)
-    return sum_in_blocks(row_values)
-
-
-@kernel(fastmath=False, parallel=True)
-def smoothed_cut_value_parallel(
-    indptr: IndexArray,
-    indices: IndexArray,
-    weights: FloatArray,
-    W: FloatArray,
-    b: FloatArray,
-    tau: float,
-    lam: float,
-    vertex: FloatArray,
-    row_values: FloatArray,
-) -> float:
-    """``smoothed_cut_value_serial``, rows shared among threads: the same bits."""
-    for i in prange(b.size):
-        _prepare_vertex(i, W, b, tau, vertex)
-    for i in prange(b.size):
-        row_values[i] = _value_row(i, indptr, indices, weights, W, tau, lam, vertex)
-    return sum_in_blocks(row_values)
-
-
-# ------------------------------------------------------------------------------------------------
-# Drivers: gradient and Hessian in b, with or without the value
-# ------------------------------------------------------------------------------------------------
 
 
 @kernel(fastmath=False)
-def smoothed_cut_gradient_serial(
+def gradient_rows(
+    first: int,
+    last: int,
     indptr: IndexArray,
     indices: IndexArray,
     weights: FloatArray,
     W: FloatArray,
-    b: FloatArray,
     tau: float,
     lam: float,
-    with_value: bool,
     vertex: FloatArray,
-    row_values: FloatArray,
     gradient_W: FloatArray,
     gradient_b: FloatArray,
     offdiagonal: FloatArray,
     diagonal: FloatArray,
-) -> float:
-    """Gradient of f and H_bb in one pass over the edges; returns f, or NaN unless ``with_value``.
+) -> None:
+    """Rows of the gradient of f and of H_bb, in one pass over the edges.
 
     Outputs: ``gradient_W`` (n, p), ``gradient_b`` (n,), and H_bb as ``offdiagonal`` (nnz,) aligned
-    with ``indices`` and ``diagonal`` (n,). About 50 ns and 2 p multiply-adds per stored edge;
-    ``with_value`` adds the cost of the value kernel.
+    with ``indices`` and ``diagonal`` (n,). About 50 ns and 2 p multiply-adds per stored edge.
     """
-    for i in range(b.size):
-        _prepare_vertex(i, W, b, tau, vertex)
-    for i in range(b.size):
+    for i in range(first, last):
         _gradient_row(
-            i,
-            indptr,
-            indices,
-            weights,
-            W,
-            tau,
-            lam,
-            vertex,
-            gradient_W,
-            gradient_b,
-            offdiagonal,
-            diagonal,
+            *(i, indptr, indices, weights, W, tau, lam, vertex),
+            *(gradient_W, gradient_b, offdiagonal, diagonal),
         )
-        if with_value:
-            row_values[i] = _value_row(i, indptr, indices, weights, W, tau, lam, vertex)
-    return sum_in_blocks(row_values) if with_value else math.nan
 
 
-@kernel(fastmath=False, parallel=True)
-def smoothed_cut_gradient_parallel(
+@kernel(fastmath=False)
+def prepare_rates(
+    first: int,
+    last: int,
+    W: FloatArray,
+    direction_W: FloatArray,
+    direction_b: FloatArray,
+    vertex: FloatArray,
+    rates: FloatArray,
+) -> None:
+    """Fill rows of ``rates`` from those of ``vertex``, for ``product_rows``."""
+    for i in range(first, last):
+        _prepare_rates(i, W, direction_W, direction_b, vertex, rates)
+
+
+@kernel(fastmath=False)
+def product_rows(
+    first: int,
+    last: int,
     indptr: IndexArray,
     indices: IndexArray,
     weights: FloatArray,
     W: FloatArray,
-    b: FloatArray,
     tau: float,
     lam: float,
-    with_value: bool,
+    direction_W: FloatArray,
     vertex: FloatArray,
-    row_values: FloatArray,
-    gradient_W: FloatArray,
-    gradient_b: FloatArray,
-    offdiagonal: FloatArray,
-    diagonal: FloatArray,
-) -> float:
-    """``smoothed_cut_gradient_serial``, rows shared among threads: the same bits."""
-    for i in prange(b.size):
-        _prepare_vertex(i, W, b, tau, vertex)
-    for i in prange(b.size):
-        _gradient_row(
-            i,
-            indptr,
-            indices,
-            weights,
-            W,
-            tau,
-            lam,
-            vertex,
-            gradient_W,
-            gradient_b,
-            offdiagonal,
-            diagonal,
+    rates: FloatArray,
+    product_W: FloatArray,
+    product_b: FloatArray,
+) -> None:
+    """Rows of the Hessian of f in (W, b) times a direction, exact up to rounding.
+
+    Outputs: ``product_W`` (n, p), ``product_b`` (n,). About 65 ns and 4 p multiply-adds per
+    stored edge.
+    """
+    for i in range(first, last):
+        _hessian_product_row(
+            *(i, indptr, indices, weights, W, tau, lam),
+            *(direction_W, vertex, rates, product_W, product_b),
         )
-        if with_value:
-            row_values[i] = _value_row(i, indptr, indices, weights, W, tau, lam, vertex)
-    return sum_in_blocks(row_values) if with_value else math.nan
-
-
-# ------------------------------------------------------------------------------------------------
-# Drivers: products with H_bb and with the whole Hessian
-# ------------------------------------------------------------------------------------------------
 
 
 @kernel(fastmath=False)
-def shifted_hessian_bb_product_serial(
+def shifted_hessian_bb_product(
     indptr: IndexArray,
     indices: IndexArray,
     offdiagonal: FloatArray,
@@ -549,90 +510,12 @@ def shifted_hessian_bb_product_serial(
         _shifted_product_row(i, indptr, indices, offdiagonal, diagonal, shift, X, out)
 
 
-@kernel(fastmath=False)
-def smoothed_cut_hessian_product_serial(
-    indptr: IndexArray,
-    indices: IndexArray,
-    weights: FloatArray,
-    W: FloatArray,
-    b: FloatArray,
-    tau: float,
-    lam: float,
-    direction_W: FloatArray,
-    direction_b: FloatArray,
-    vertex: FloatArray,
-    rates: FloatArray,
-    product_W: FloatArray,
-    product_b: FloatArray,
-) -> None:
-    """Hessian of f in (W, b) times (``direction_W``, ``direction_b``), exact up to rounding.
-
-    Outputs: ``product_W`` (n, p), ``product_b`` (n,). About 65 ns and 4 p multiply-adds per
-    stored edge.
-    """
-    for i in range(b.size):
-        _prepare_vertex(i, W, b, tau, vertex)
-        _prepare_rates(i, W, direction_W, direction_b, vertex, rates)
-    for i in range(b.size):
-        _hessian_product_row(
-            i,
-            indptr,
-            indices,
-            weights,
-            W,
-            tau,
-            lam,
-            direction_W,
-            vertex,
-            rates,
-            product_W,
-            product_b,
-        )
-
-
-@kernel(fastmath=False, parallel=True)
-def smoothed_cut_hessian_product_parallel(
-    indptr: IndexArray,
-    indices: IndexArray,
-    weights: FloatArray,
-    W: FloatArray,
-    b: FloatArray,
-    tau: float,
-    lam: float,
-    direction_W: FloatArray,
-    direction_b: FloatArray,
-    vertex: FloatArray,
-    rates: FloatArray,
-    product_W: FloatArray,
-    product_b: FloatArray,
-) -> None:
-    """``smoothed_cut_hessian_product_serial``, rows shared among threads: the same bits."""
-    for i in prange(b.size):
-        _prepare_vertex(i, W, b, tau, vertex)
-        _prepare_rates(i, W, direction_W, direction_b, vertex, rates)
-    for i in prange(b.size):
-        _hessian_product_row(
-            i,
-            indptr,
-            indices,
-            weights,
-            W,
-            tau,
-            lam,
-            direction_W,
-            vertex,
-            rates,
-            product_W,
-            product_b,
-        )
-
-
 # ------------------------------------------------------------------------------------------------
 # Expected cut of hyperplane rounding
 # ------------------------------------------------------------------------------------------------
 
 
-@kernel(fastmath=True, inner=True)
+@kernel(fastmath=True, inner=True, inline=True)
 def inverse_norm(rows: npt.NDArray[Any], i: int) -> float:
     """1 / ||row i|| in float64, 0 for a zero row."""
     total = 0.0
@@ -642,7 +525,7 @@ def inverse_norm(rows: npt.NDArray[Any], i: int) -> float:
     return 1.0 / math.sqrt(total) if total > 0.0 else 0.0
 
 
-@kernel(fastmath=True)
+@kernel(fastmath=True, inline=True)
 def _angle(rows: npt.NDArray[Any], i: int, j: int, scale_i: float, scale_j: float) -> float:
     """Angle of two rows from their scaled difference and sum: accurate near 0 and pi, never NaN."""
     minus = plus = 0.0
@@ -654,7 +537,7 @@ def _angle(rows: npt.NDArray[Any], i: int, j: int, scale_i: float, scale_j: floa
     return 2.0 * math.atan2(math.sqrt(minus), math.sqrt(plus))
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _hyperplane_row(
     i: int,
     indptr: IndexArray,
@@ -674,7 +557,7 @@ def _hyperplane_row(
 
 
 @kernel(fastmath=False)
-def expected_hyperplane_cut_serial(
+def expected_hyperplane_cut(
     indptr: IndexArray,
     indices: IndexArray,
     weights: FloatArray,
@@ -729,7 +612,7 @@ class GaussHermiteCut(NamedTuple):
     hessian_product: Callable[..., None]
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _plane_of(
     i: int, j: int, W: FloatArray, tau: float
 ) -> tuple[float, float, float, float, float]:
@@ -772,7 +655,7 @@ def gauss_hermite_cut(smooth_sign: Callable[[float], tuple[float, ...]]) -> Gaus
         Compiled on first use in each process and not kept on disk.
     """
 
-    @kernel(fastmath="contract", cache=False)
+    @kernel(fastmath="contract", cache=False, inline=True)
     def edge_expectations(
         mean_i: float,
         mean_j: float,
@@ -802,7 +685,7 @@ def gauss_hermite_cut(smooth_sign: Callable[[float], tuple[float, ...]]) -> Gaus
             e02 += weight * i0 * j2
         return e00, e10, e01, e11, e20, e02
 
-    @kernel(fastmath="contract", cache=False)
+    @kernel(fastmath="contract", cache=False, inline=True)
     def edge_rates(
         mean_i: float,
         mean_j: float,
@@ -837,7 +720,7 @@ def gauss_hermite_cut(smooth_sign: Callable[[float], tuple[float, ...]]) -> Gaus
                 d02 += i1 * j2 * move_i + i0 * j3 * move_j
         return d10, d01, d11, d20, d02
 
-    @kernel(fastmath="contract", cache=False)
+    @kernel(fastmath="contract", cache=False, inline=True)
     def moves_in_plane(
         vertex: int,
         i: int,

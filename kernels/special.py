@@ -180,7 +180,7 @@ def _arc_integral(h: float, k: float, r: float, complement: float) -> float:
     return FOUR_OVER_PI * end * total
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def _gap_integral(h: float, k: float, v_squared: float) -> float:
     """(2/pi) int_{asin r}^{pi/2} of the same integrand for r >= 0.85: what is missing at r = 1.
 
@@ -221,7 +221,7 @@ def _gap_integral(h: float, k: float, v_squared: float) -> float:
     return FOUR_OVER_PI * total
 
 
-@kernel(fastmath="contract")
+@kernel(fastmath="contract", inline=True)
 def sign_correlation_from_means(
     h: float, k: float, mean_h: float, mean_k: float, r: float, complement: float
 ) -> float:

@@ -40,10 +40,15 @@ from derand_fast.kernels.losses import LOSSES, loss_terms
 from derand_fast.kernels.matmul import multiply, workspace_size
 from derand_fast.kernels.quadrature import gauss_hermite
 from derand_fast.kernels.smoothed_cut import (
+    RATE_COLUMNS,
     VERTEX_COLUMNS,
-    shifted_hessian_bb_product_serial,
-    smoothed_cut_gradient_serial,
-    smoothed_cut_value_serial,
+    gradient_rows,
+    prepare_rates,
+    prepare_vertices,
+    product_rows,
+    shifted_hessian_bb_product,
+    sum_in_blocks,
+    value_rows,
 )
 from derand_fast.objectives.node_risk import NodeRisk
 
@@ -753,29 +758,21 @@ def use_smoothed_cut(seed):
     vertex, values = np.empty((N, VERTEX_COLUMNS)), np.empty(N)
     W_gradient, b_gradient, product = np.empty((N, LANES)), np.empty(N), np.empty((N, LANES))
     offdiagonal, diagonal = np.empty(len(WEIGHTS)), np.empty(N)
-    total = smoothed_cut_value_serial(
-        INDPTR, INDICES, WEIGHTS, WIDE, BIAS, tau, lam, vertex, values
+    rates = np.empty((N, RATE_COLUMNS))
+    prepare_vertices(0, N, WIDE, BIAS, tau, vertex)
+    value_rows(0, N, INDPTR, INDICES, WEIGHTS, WIDE, tau, lam, vertex, values)
+    gradient_rows(
+        *(0, N, INDPTR, INDICES, WEIGHTS, WIDE, tau, lam, vertex),
+        *(W_gradient, b_gradient, offdiagonal, diagonal),
     )
-    total += smoothed_cut_gradient_serial(
-        INDPTR,
-        INDICES,
-        WEIGHTS,
-        WIDE,
-        BIAS,
-        tau,
-        lam,
-        True,
-        vertex,
-        values,
-        W_gradient,
-        b_gradient,
-        offdiagonal,
-        diagonal,
+    shifted_hessian_bb_product(INDPTR, INDICES, offdiagonal, diagonal, 2 * lam, WIDE, product)
+    total = sum_in_blocks(values) + b_gradient.sum() + np.abs(W_gradient - product).sum()
+    prepare_rates(0, N, WIDE, W_gradient, b_gradient, vertex, rates)
+    product_rows(
+        *(0, N, INDPTR, INDICES, WEIGHTS, WIDE, tau, lam, W_gradient),
+        *(vertex, rates, product, values),
     )
-    shifted_hessian_bb_product_serial(
-        INDPTR, INDICES, offdiagonal, diagonal, 2 * lam, WIDE, product
-    )
-    return total + b_gradient.sum() + np.abs(W_gradient - product).sum()
+    return total + product.sum() + values.sum()
 
 
 def use_special(seed):

@@ -6,8 +6,8 @@ import pytest
 
 from derand_fast.kernels.simd import (
     LANES,
+    add_products,
     add_scaled_row,
-    add_squares,
     clear_row,
     dot_row,
     load_row,
@@ -15,6 +15,7 @@ from derand_fast.kernels.simd import (
     scale_row,
     squared_norm,
     store_scaled_row,
+    sum_row,
 )
 
 DTYPES = [np.float32, np.float64]
@@ -58,22 +59,24 @@ def _add_scaled(array, offset, factor, out, position):
 
 
 @numba.njit
-def _add_squares(array, offset, out, position):
-    """out[position:] = array[offset:] + array[offset + 1:] ** 2; the second row stays as it was."""
-    row, other = new_row(array), new_row(array)
+def _add_products(array, offset, out, position):
+    """out[position:] = array[offset:] + array[offset + 1:] * array[offset + 2:]; factors stay."""
+    row, one, other = new_row(array), new_row(array), new_row(array)
     load_row(row, array, offset)
-    load_row(other, array, offset + 1)
-    add_squares(row, other, array)
+    load_row(one, array, offset + 1)
+    load_row(other, array, offset + 2)
+    add_products(row, one, other, array)
     store_scaled_row(row, 1.0, out, position)
-    store_scaled_row(other, 1.0, out, position + LANES)
+    store_scaled_row(one, 1.0, out, position + LANES)
+    store_scaled_row(other, 1.0, out, position + 2 * LANES)
 
 
 @numba.njit
 def _products(array, offset, other):
-    """(row . array[other:], row . row)."""
+    """(row . array[other:], row . row, the sum of row)."""
     row = new_row(array)
     load_row(row, array, offset)
-    return dot_row(row, array, other), squared_norm(row, array)
+    return dot_row(row, array, other), squared_norm(row, array), sum_row(row, array)
 
 
 @numba.njit
@@ -91,7 +94,7 @@ def _sum_of_rows(array, count, out):
     total, other = new_row(array), new_row(array)
     for i in range(count):
         load_row(other, array, np.uint64(i))
-        add_squares(total, other, array)
+        add_products(total, other, other, array)
     store_scaled_row(total, 1.0, out, 0)
 
 
@@ -160,33 +163,34 @@ def test_moves_and_scalings(dtype, offset, position):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("offset", "position"), OFFSETS[:-1])
 def test_fused_sums(dtype, offset, position):
-    """A + f b and a + b^2, rounded twice without and once with a fused multiply-add."""
+    """A + f b and a + b c, rounded twice without and once with a fused multiply-add."""
     array = _numbers(dtype)
-    first, second = _eight(array, offset), _eight(array, offset + 1)
+    first, second, third = (_eight(array, offset + step) for step in range(3))
     factor = float(dtype(FACTOR))
     out = _out(dtype)
     _add_scaled(array, offset, factor, out, position)
     magnitude = np.abs(first) + np.abs(factor * second)
     _check(out, position, first + factor * second, _rounding(dtype, magnitude, 2.01))
-    out = _out(dtype)
-    _add_squares(array, offset, out, position)
-    magnitude = np.abs(first) + second**2
-    kept = out[position + LANES : position + 2 * LANES].copy()
-    out[position + LANES : position + 2 * LANES] = np.nan
-    _check(out, position, first + second**2, _rounding(dtype, magnitude, 2.01))
-    np.testing.assert_array_equal(kept, array[offset + 1 : offset + 1 + LANES])
+    out = np.full(3 * LANES + 2, np.nan, dtype)
+    _add_products(array, offset, out, 1)
+    assert np.isnan(out[[0, -1]]).all()
+    magnitude = np.abs(first) + np.abs(second * third)
+    errors = np.abs(out[1 : 1 + LANES] - (first + second * third))
+    assert np.all(errors <= _rounding(dtype, magnitude, 2.01))
+    np.testing.assert_array_equal(out[1 + LANES : -1], [*second, *third])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("offset", "other"), [(0, 0), (1, 6), (9, 2), (22, 21)])
 def test_products(dtype, offset, other):
-    """Dot product and squared norm: one rounding a product and three levels of the tree."""
+    """Sums of products, squares and lanes: a rounding each and three levels of the tree."""
     array = _numbers(dtype)
     first, second = _eight(array, offset), _eight(array, other)
-    dot, square = _products(array, offset, other)
+    dot, square, total = _products(array, offset, other)
     # Eight roundings would also cover a sum taken in order.
     assert abs(dot - first @ second) <= _rounding(dtype, np.abs(first) @ np.abs(second), 8)
     assert abs(square - first @ first) <= _rounding(dtype, first @ first, 8)
+    assert abs(total - first.sum()) <= _rounding(dtype, np.abs(first).sum(), 8)
     returned = {kind.return_type[0] for kind in _products.nopython_signatures}
     assert numba.from_dtype(np.dtype(dtype)) in returned  # not widened to float64
 
@@ -213,9 +217,7 @@ def test_special_values_pass_lane_by_lane(dtype):
     out = _out(dtype)
     _scale(array, 1, 2.0, out, 3)
     np.testing.assert_array_equal(out[3:11], 2 * array[1:9])
-    dot, square = _products(array, 1, 1)
-    assert np.isnan(dot)
-    assert np.isnan(square)
+    assert np.isnan(_products(array, 1, 1)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,9 +1,9 @@
 """The smoothed cut against slow twins, finite differences and closed forms."""
 
+import itertools
 import math
 
 import naive
-import numba
 import numpy as np
 import pytest
 
@@ -18,6 +18,8 @@ ROUNDING = 2e-14
 
 class Problem:
     """One graph with a point and a direction, and plain wrappers that allocate for the kernels."""
+
+    parts = 1
 
     def __init__(self, graph, W, b, tau=TAU, lam=LAM, seed=0):
         self.graph, self.W, self.b, self.tau, self.lam = graph, W, b, tau, lam
@@ -37,37 +39,52 @@ class Problem:
     def _empty(self, *shape):
         return np.full(shape, np.nan)
 
-    def value(self, suffix="serial"):
-        n = self.b.size
-        function = getattr(cut, f"smoothed_cut_value_{suffix}")
-        return function(*self.arguments, self._empty(n, cut.VERTEX_COLUMNS), self._empty(n))
+    def _prepared(self):
+        vertex = self._empty(self.b.size, cut.VERTEX_COLUMNS)
+        self.share(cut.prepare_vertices, self.W, self.b, self.tau, vertex)
+        return vertex
 
-    def gradient(self, suffix="serial", with_value=False):
-        """(value, gradient_W, gradient_b, offdiagonal, diagonal)."""
+    def share(self, rows, *arguments):
+        """Call a kernel on ranges of rows, the last one first."""
+        n = self.b.size
+        ends = [n * part // self.parts for part in range(self.parts + 1)]
+        for first, last in reversed(list(itertools.pairwise(ends))):
+            rows(first, last, *arguments)
+
+    def value(self):
+        values = self._empty(self.b.size)
+        arguments = *self.graph, self.W, self.tau, self.lam
+        self.share(cut.value_rows, *arguments, self._prepared(), values)
+        return cut.sum_in_blocks(values)
+
+    def gradient(self):
+        """(gradient_W, gradient_b, offdiagonal, diagonal)."""
         n, p = self.W.shape
         nnz = self.graph[1].size
         results = self._empty(n, p), self._empty(n), self._empty(nnz), self._empty(n)
-        scratch = self._empty(n, cut.VERTEX_COLUMNS), self._empty(n)
-        function = getattr(cut, f"smoothed_cut_gradient_{suffix}")
-        return function(*self.arguments, with_value, *scratch, *results), *results
+        arguments = *self.graph, self.W, self.tau, self.lam
+        self.share(cut.gradient_rows, *arguments, self._prepared(), *results)
+        return results
 
     def hessian_bb(self):
         *_, offdiagonal, diagonal = self.gradient()
         return naive.dense_from_csr(*self.graph[:2], offdiagonal, diagonal)
 
-    def product(self, suffix="serial", direction=None):
+    def product(self, direction=None):
         """(product_W, product_b)."""
         n, p = self.W.shape
         results = self._empty(n, p), self._empty(n)
-        scratch = self._empty(n, cut.VERTEX_COLUMNS), self._empty(n, cut.RATE_COLUMNS)
-        function = getattr(cut, f"smoothed_cut_hessian_product_{suffix}")
-        function(*self.arguments, *(direction or self.direction), *scratch, *results)
+        direction_W, direction_b = direction or self.direction
+        vertex, rates = self._prepared(), self._empty(n, cut.RATE_COLUMNS)
+        self.share(cut.prepare_rates, self.W, direction_W, direction_b, vertex, rates)
+        arguments = *self.graph, self.W, self.tau, self.lam, direction_W
+        self.share(cut.product_rows, *arguments, vertex, rates, *results)
         return results
 
     def hyperplane(self, rows=None):
         n = self.b.size
         rows = self.W if rows is None else rows
-        return cut.expected_hyperplane_cut_serial(*self.graph, rows, self._empty(n), self._empty(n))
+        return cut.expected_hyperplane_cut(*self.graph, rows, self._empty(n), self._empty(n))
 
 
 def random_graph(n, degree, rng):
@@ -126,14 +143,12 @@ def test_value_against_conditional_quadrature(make):
     expected = naive.smoothed_cut_value(*problem.arguments)
     # One part in 1e15 of each Psi, weights of size 1, a dozen edges; quad adds as much.
     assert problem.value() == pytest.approx(expected, abs=ROUNDING)
-    assert problem.gradient(with_value=True)[0] == problem.value()
-    assert math.isnan(problem.gradient(with_value=False)[0])
 
 
 @pytest.mark.parametrize("make", [random_problem, zero_row, all_rows_zero, one_column])
 def test_derivatives_against_exact_twin(make):
     problem = make()
-    _, gradient_W, gradient_b, _, _ = problem.gradient()
+    gradient_W, gradient_b, _, _ = problem.gradient()
     exact_W, exact_b, exact_H = naive.smoothed_cut_gradient_exact(*problem.arguments)
     _close(gradient_W, _as_float(exact_W), ROUNDING)
     _close(gradient_b, _as_float([exact_b])[0], ROUNDING)
@@ -152,7 +167,7 @@ def test_nearly_parallel_rows(tau, wobble):
     result may be off by 1e-16 / tau of the scale of H (about w / (tau sqrt A)), times a margin.
     """
     problem = parallel_rows(tau, wobble)
-    _, gradient_W, gradient_b, _, _ = problem.gradient()
+    gradient_W, gradient_b, _, _ = problem.gradient()
     exact_W, exact_b, exact_H = naive.smoothed_cut_gradient_exact(*problem.arguments)
     tolerance = ROUNDING + 1e-15 / tau
     H = problem.hessian_bb()
@@ -175,14 +190,14 @@ def test_identical_rows_stay_finite(tau):
     for b in (np.zeros(7), sides, problem.b):
         same = Problem(problem.graph, W, b, tau)
         assert math.isfinite(same.value())
-        for result in same.gradient()[1:]:
+        for result in same.gradient():
             assert np.all(np.isfinite(result))
         for result in same.product(direction=(problem.direction[0] * tau, problem.direction[1])):
             assert np.all(np.isfinite(result))
     # At b = 0 the density is 1 / (2 pi sqrt(1 - r^2)), 1 - r^2 = tau^2 (2 a + tau^2) / A^2.
     a = float(W[0] @ W[0])
     expected = problem.graph[2] / (math.pi * tau * math.sqrt(2 * a + tau * tau))
-    offdiagonal = Problem(problem.graph, W, np.zeros(7), tau).gradient()[3]
+    offdiagonal = Problem(problem.graph, W, np.zeros(7), tau).gradient()[2]
     np.testing.assert_allclose(offdiagonal, expected, rtol=1e-14)
 
 
@@ -194,11 +209,11 @@ def test_finite_differences(seed):
     """Value -> gradient -> product; at step 1e-3 truncation and rounding are about 1e-11."""
     problem = random_problem(n=9, p=4, seed=seed)
     direction_W, direction_b = problem.direction
-    _, gradient_W, gradient_b, _, _ = problem.gradient()
+    gradient_W, gradient_b, _, _ = problem.gradient()
     slope = np.sum(gradient_W * direction_W) + gradient_b @ direction_b
     difference = naive.central_difference(lambda t: problem.at(t).value(), 1e-3)
     assert slope == pytest.approx(difference, rel=1e-9)
-    for part, actual in enumerate(problem.product(), start=1):
+    for part, actual in enumerate(problem.product()):
         expected = naive.central_difference(
             lambda t, part=part: problem.at(t).gradient()[part], 1e-3
         )
@@ -217,7 +232,7 @@ def test_stein_identity_against_differences_in_w():
         difference = naive.central_difference(lambda t: problem.at(t).value(), 1e-3)
         # Rounding 1e-15 / step, truncation step^4.
         assert difference == pytest.approx(expected[index], abs=1e-10)
-    _close(problem.gradient()[1], expected, ROUNDING)
+    _close(problem.gradient()[0], expected, ROUNDING)
 
 
 def test_hessian_bb_against_differences_in_b():
@@ -225,7 +240,7 @@ def test_hessian_bb_against_differences_in_b():
     H = problem.hessian_bb()
     for j in range(7):
         problem.direction = np.zeros_like(problem.W), np.eye(7)[j]
-        column = naive.central_difference(lambda t: problem.at(t).gradient()[2], 1e-3)
+        column = naive.central_difference(lambda t: problem.at(t).gradient()[1], 1e-3)
         _close(H[:, j], column, 1e-9)
 
 
@@ -257,7 +272,7 @@ def test_shifted_product():
     X = np.random.default_rng(5).normal(size=(7, 4))
     out = np.full((7, 4), np.nan)
     indptr, indices, _ = problem.graph
-    cut.shifted_hessian_bb_product_serial(indptr, indices, offdiagonal, diagonal, 0.9, X, out)
+    cut.shifted_hessian_bb_product(indptr, indices, offdiagonal, diagonal, 0.9, X, out)
     _close(out, (problem.hessian_bb() + 0.9 * np.eye(7)) @ X, ROUNDING)
 
 
@@ -316,43 +331,36 @@ def test_hyperplane_cut_of_special_rows():
 # --- contracts ----------------------------------------------------------------------------------
 
 
-def _everything(problem, suffix):
-    results = [problem.value(suffix), *problem.gradient(suffix, with_value=True)]
-    return [*results, *problem.product(suffix)]
+def _everything(problem):
+    return [problem.value(), *problem.gradient(), *problem.product()]
 
 
 @pytest.mark.parametrize("p", [1, 5, 40])
-def test_serial_and_any_number_of_threads_give_the_same_bits(p):
+def test_rows_in_any_parts_give_the_same_bits(p):
     rng = np.random.default_rng(7)
     graph = random_graph(400, 4, rng)
     W = rng.normal(size=(400, p))
     W[::3] = W[0] + 1e-3 * W[::3]
     problem = Problem(graph, W, 0.5 * rng.normal(size=400), tau=0.1)
-    serial = _everything(problem, "serial")
-    before = numba.get_num_threads()
-    try:
-        for threads in (1, 2):
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-            for mine, theirs in zip(serial, _everything(problem, "parallel"), strict=True):
-                assert np.array_equal(mine, theirs)
-    finally:
-        numba.set_num_threads(before)
+    whole = _everything(problem)
+    for problem.parts in (2, 7, 400):
+        for mine, theirs in zip(whole, _everything(problem), strict=True):
+            assert np.array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
-@pytest.mark.parametrize("suffix", ["serial", "parallel"])
-def test_graphs_without_edges(n, suffix):
+def test_graphs_without_edges(n):
     """No vertex, one vertex, isolated vertices: only the penalty is left."""
     graph = naive.csr_from_edges(n, [])
     rng = np.random.default_rng(8)
     problem = Problem(graph, rng.normal(size=(n, 2)), rng.normal(size=n))
-    value, gradient_W, gradient_b, offdiagonal, diagonal = problem.gradient(suffix, with_value=True)
-    assert value == problem.value(suffix) == pytest.approx(LAM * np.sum(problem.W**2), rel=1e-15)
+    gradient_W, gradient_b, offdiagonal, diagonal = problem.gradient()
+    assert problem.value() == pytest.approx(LAM * np.sum(problem.W**2), rel=1e-15)
     assert np.array_equal(gradient_W, 2 * LAM * problem.W)
     assert not gradient_b.any()
     assert offdiagonal.size == 0
     assert not diagonal.any()
-    product_W, product_b = problem.product(suffix)
+    product_W, product_b = problem.product()
     np.testing.assert_allclose(product_W, 2 * LAM * problem.direction[0], rtol=1e-15)
     assert not product_b.any()
     assert problem.hyperplane() == 0.0
@@ -369,10 +377,10 @@ def test_no_columns():
 
 def test_read_only_inputs_are_left_alone():
     problem = random_problem()
-    writable = *problem.gradient(with_value=True), *problem.product()
+    writable = *problem.gradient(), *problem.product()
     for array in (*problem.graph, problem.W, problem.b, *problem.direction):
         array.flags.writeable = False
-    frozen = *problem.gradient(with_value=True), *problem.product()
+    frozen = *problem.gradient(), *problem.product()
     for mine, theirs in zip(writable, frozen, strict=True):
         assert np.array_equal(mine, theirs)
 
@@ -381,16 +389,16 @@ def test_nan_in_the_point_reaches_the_results():
     problem = random_problem()
     problem.b[0] = np.nan
     assert math.isnan(problem.value())
-    assert np.isnan(problem.gradient()[2][0])
+    assert np.isnan(problem.gradient()[1][0])
     assert np.isnan(problem.product()[1][0])
 
 
 @kernel(fastmath=False, cache=False)
 def _value_from_njit(indptr, indices, weights, W, b, tau, lam):
-    vertex = np.empty((b.size, cut.VERTEX_COLUMNS))
-    return cut.smoothed_cut_value_serial(
-        indptr, indices, weights, W, b, tau, lam, vertex, np.empty(b.size)
-    )
+    vertex, values = np.empty((b.size, cut.VERTEX_COLUMNS)), np.empty(b.size)
+    cut.prepare_vertices(0, b.size, W, b, tau, vertex)
+    cut.value_rows(0, b.size, indptr, indices, weights, W, tau, lam, vertex, values)
+    return cut.sum_in_blocks(values)
 
 
 def test_callable_from_njit():
@@ -422,17 +430,17 @@ class Quadrature(Problem):
     def _rule(self):
         return gauss_hermite(self.nodes)
 
-    def value(self, suffix="serial"):
+    def value(self):
         return cut.gauss_hermite_cut(self.smooth_sign).value(*self.arguments, *self._rule())
 
-    def gradient(self, suffix="serial", with_value=False):
+    def gradient(self):
         n, p = self.W.shape
         nnz = self.graph[1].size
         results = self._empty(n, p), self._empty(n), self._empty(nnz), self._empty(n)
         cut.gauss_hermite_cut(self.smooth_sign).gradient(*self.arguments, *self._rule(), *results)
-        return math.nan, *results
+        return results
 
-    def product(self, suffix="serial", direction=None):
+    def product(self, direction=None):
         results = self._empty(*self.W.shape), self._empty(self.b.size)
         cut.gauss_hermite_cut(self.smooth_sign).hessian_product(
             *self.arguments, *self._rule(), *(direction or self.direction), *results
@@ -471,7 +479,7 @@ def test_gauss_hermite_agrees_with_the_closed_form_on_erf():
     closed = Problem(*[quadrature.graph, quadrature.W, quadrature.b, quadrature.tau])
     # 40 nodes on entire functions this smooth: rounding of 1,600 terms is left.
     assert quadrature.value() == pytest.approx(closed.value(), abs=ROUNDING)
-    for actual, expected in zip(quadrature.gradient()[1:], closed.gradient()[1:], strict=True):
+    for actual, expected in zip(quadrature.gradient(), closed.gradient(), strict=True):
         _close(actual, expected, 10 * ROUNDING)
     for actual, expected in zip(quadrature.product(), closed.product(), strict=True):
         _close(actual, expected, 100 * ROUNDING)
@@ -482,12 +490,12 @@ def test_gauss_hermite_on_tanh():
     quadrature = gentle(cut.tanh_sign)
     quadrature.nodes = 60
     direction_W, direction_b = quadrature.direction
-    _, gradient_W, gradient_b, _, _ = quadrature.gradient()
+    gradient_W, gradient_b, _, _ = quadrature.gradient()
     slope = np.sum(gradient_W * direction_W) + gradient_b @ direction_b
     difference = naive.central_difference(lambda t: quadrature.at(t).value(), 1e-3)
     assert slope == pytest.approx(difference, rel=1e-8)
     product = quadrature.product()
-    for part, actual in enumerate(product, start=1):
+    for part, actual in enumerate(product):
         expected = naive.central_difference(
             lambda t, part=part: quadrature.at(t).gradient()[part], 1e-3
         )

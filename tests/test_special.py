@@ -31,7 +31,7 @@ def _softplus_and_sigmoid(x, values, slopes):
         slopes[i] = (1.0 if x[i] >= 0.0 else e) / (1.0 + e)
 
 
-@kernel(fastmath=True, parallel=True, cache=False)
+@numba.njit(parallel=True, fastmath=True)
 def _map_exp_parallel(x, out):
     for i in numba.prange(x.size):
         out[i] = special.exp(x[i])

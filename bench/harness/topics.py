@@ -174,7 +174,7 @@ TOPICS = {
             Suite("test_bench_maxcut.py", "", 18, _TIMED),
             Suite(
                 "test_bench_smoothed_cut.py",
-                "8-random and not parallel and (gradient or Hessian)",
+                "8-random and not two and (gradient or Hessian)",
                 12,
                 _TIMED,
             ),

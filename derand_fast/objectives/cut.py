@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numba
 import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
@@ -19,47 +15,17 @@ from derand_fast.checks import finite_number, flat_vector, whole_number
 from derand_fast.graphs import CSRGraph, as_graph
 from derand_fast.kernels import smoothed_cut
 from derand_fast.objectives.protocol import Block, Blocks, without_weights
-from derand_fast.threads import thread_count
+from derand_fast.threads import map_ranges, thread_count
 
 __all__ = ["MaxCutObjective"]
 
 FloatArray = NDArray[np.float64]
 
-# From here on a pass takes about a millisecond, many times what it costs to wake the threads:
+# From here on a pass takes about a millisecond, many times what it costs to start a thread:
 # stored entries, each counting 1 + rank / 32 (its transcendental functions, its sums over a row).
 _PARALLEL_WORK = 20_000
 # Squares of tau and of 1 / tau must stay far inside the range of float64.
 _TAU_RANGE = (1e-60, 1e60)
-# Numba's workqueue layer aborts when two Python threads are in parallel kernels at once.
-_parallel_lock = threading.Lock()
-_is_forked = False
-
-
-def _after_fork() -> None:
-    global _is_forked
-    _is_forked = True
-
-
-# Numba's OpenMP layer ends a forked child that enters a parallel kernel after its parent did.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-@contextmanager
-def _threads(n_threads: int) -> Iterator[bool]:
-    """Let parallel kernels run on this many threads; yields False where another has them."""
-    if n_threads == 1 or _is_forked or not _parallel_lock.acquire(blocking=False):
-        yield False
-        return
-    try:
-        before = numba.get_num_threads()
-        numba.set_num_threads(n_threads)
-        try:
-            yield True
-        finally:
-            numba.set_num_threads(before)
-    finally:
-        _parallel_lock.release()
 
 
 class MaxCutObjective:
@@ -105,8 +71,7 @@ class MaxCutObjective:
     A gradient costs about 50 ns and 2 rank multiply-adds for each stored edge (two per undirected
     edge), a Hessian product 65 ns and 4 rank; value_and_grad adds 100 ns per undirected edge for
     the value. Memory is O(n rank + m) during a call, O(m) between calls; nothing is kept of x.
-    Methods may be called from several threads. Parallel kernels are Numba's: with its OpenMP layer,
-    processes forked after a parallel pass must use ``n_threads=1``.
+    Methods may be called from several threads.
 
     Examples
     --------
@@ -141,8 +106,7 @@ class MaxCutObjective:
             }
         )
         work = self.graph.indices.size * (1.0 + self.rank / 32.0)
-        workers = min(self.n_threads, numba.config.NUMBA_NUM_THREADS)
-        self._workers = workers if work >= _PARALLEL_WORK else 1
+        self._workers = self.n_threads if work >= _PARALLEL_WORK else 1
 
     def __repr__(self) -> str:
         """Sizes and parameters."""
@@ -155,12 +119,14 @@ class MaxCutObjective:
 
     def value(self, x: ArrayLike) -> float:
         """f(x)."""
-        return self._value(x, self.lam)
+        W, b = self._parts("x", x)
+        return self._value(W, self._prepared(W, b), self.lam)
 
     def value_and_grad(self, x: ArrayLike) -> tuple[float, FloatArray]:
         """f(x) and its gradient; the gradient in W is (H_bb + 2 lam I) W, exact by Stein."""
-        value, gradient, _, _ = self._derivatives(x, with_value=True)
-        return value, gradient
+        W, b = self._parts("x", x)
+        vertex = self._prepared(W, b)
+        return self._value(W, vertex, self.lam), self._derivatives(W, vertex)[0]
 
     def hvp(self, x: ArrayLike, v: ArrayLike) -> FloatArray:
         """Hessian of f at x times v, in closed form."""
@@ -169,17 +135,16 @@ class MaxCutObjective:
         product = np.empty(self.n_params)
         vertex = np.empty((b.size, smoothed_cut.VERTEX_COLUMNS))
         rates = np.empty((b.size, smoothed_cut.RATE_COLUMNS))
-        with _threads(self._workers) as parallel:
-            kernel = (
-                smoothed_cut.smoothed_cut_hessian_product_parallel
-                if parallel
-                else smoothed_cut.smoothed_cut_hessian_product_serial
-            )
-            kernel(
-                *self._graph_arrays,
-                *(W, b, self.tau, self.lam, direction_W, direction_b, vertex, rates),
-                *self._views(product),
-            )
+
+        def prepare(first: int, last: int) -> None:
+            smoothed_cut.prepare_vertices(first, last, W, b, self.tau, vertex)
+            smoothed_cut.prepare_rates(first, last, W, direction_W, direction_b, vertex, rates)
+
+        self._share(prepare)
+        self._pass(
+            *(smoothed_cut.product_rows, W, self.lam),
+            *(direction_W, vertex, rates, *self._views(product)),
+        )
         return product
 
     def collapse_step(self, x: ArrayLike) -> FloatArray:
@@ -192,7 +157,8 @@ class MaxCutObjective:
         Exactly symmetric, entries in order. The arrays of its pattern are shared with every other
         such matrix of this objective, and read-only.
         """
-        _, _, offdiagonal, diagonal = self._derivatives(x, with_value=False)
+        W, b = self._parts("x", x)
+        _, offdiagonal, diagonal = self._derivatives(W, self._prepared(W, b))
         indptr, indices, at_edges, at_diagonal = self._hessian_pattern
         data = np.empty(indices.size)
         data[at_edges] = offdiagonal
@@ -203,7 +169,8 @@ class MaxCutObjective:
 
     def expected_cut(self, x: ArrayLike) -> float:
         """Expected cut when vertex i goes to the side sign((W x + b)_i + tau xi_i)."""
-        return 0.5 * self._total_weight - self._value(x, 0.0)
+        W, b = self._parts("x", x)
+        return 0.5 * self._total_weight - self._value(W, self._prepared(W, b), 0.0)
 
     def partition(self, x: ArrayLike) -> NDArray[np.int8]:
         """Sides sign(b) as a new (n,) array of +1 and -1; +1 where b is 0.
@@ -226,39 +193,51 @@ class MaxCutObjective:
     def _parts(self, name: str, vector: ArrayLike) -> tuple[FloatArray, FloatArray]:
         return self._views(flat_vector(name, vector, self.n_params))
 
-    def _value(self, x: ArrayLike, lam: float) -> float:
-        W, b = self._parts("x", x)
+    def _share(self, work: Callable[[int, int], None]) -> None:
+        """Call ``work(first, last)`` on ranges of rows with equal numbers of entries."""
+        if self._workers == 1:
+            work(0, self.graph.n_vertices)
+            return
+        ends = self._row_ends
+
+        def on_rows(start: int, stop: int) -> None:
+            work(*map(int, np.searchsorted(ends, (start, stop))))
+
+        map_ranges(on_rows, int(ends[-1]), self._workers)
+
+    def _pass(self, kernel: Any, W: FloatArray, lam: float, *arrays: FloatArray) -> None:
+        """Run a kernel over all rows."""
+        arguments = (*self._graph_arrays, W, self.tau, lam, *arrays)
+        self._share(lambda first, last: kernel(first, last, *arguments))
+
+    def _prepared(self, W: FloatArray, b: FloatArray) -> FloatArray:
+        """What the passes read at both ends of an edge."""
         vertex = np.empty((b.size, smoothed_cut.VERTEX_COLUMNS))
-        with _threads(self._workers) as parallel:
-            kernel = (
-                smoothed_cut.smoothed_cut_value_parallel
-                if parallel
-                else smoothed_cut.smoothed_cut_value_serial
-            )
-            value = kernel(*self._graph_arrays, W, b, self.tau, lam, vertex, np.empty(b.size))
-        return float(value)
+        self._share(
+            lambda first, last: smoothed_cut.prepare_vertices(first, last, W, b, self.tau, vertex)
+        )
+        return vertex
+
+    def _value(self, W: FloatArray, vertex: FloatArray, lam: float) -> float:
+        row_values = np.empty(len(W))
+        self._pass(smoothed_cut.value_rows, W, lam, vertex, row_values)
+        return float(smoothed_cut.sum_in_blocks(row_values))
 
     def _derivatives(
-        self, x: ArrayLike, with_value: bool
-    ) -> tuple[float, FloatArray, FloatArray, FloatArray]:
-        """Value, gradient, and H_bb as entries aligned with the edges and a diagonal."""
-        W, b = self._parts("x", x)
+        self, W: FloatArray, vertex: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Gradient, and H_bb as entries aligned with the edges and a diagonal."""
         gradient = np.empty(self.n_params)
-        offdiagonal, diagonal = np.empty(self.graph.indices.size), np.empty(b.size)
-        scratch = np.empty((b.size, smoothed_cut.VERTEX_COLUMNS)), np.empty(b.size)
-        with _threads(self._workers) as parallel:
-            kernel = (
-                smoothed_cut.smoothed_cut_gradient_parallel
-                if parallel
-                else smoothed_cut.smoothed_cut_gradient_serial
-            )
-            value = kernel(
-                *self._graph_arrays,
-                *(W, b, self.tau, self.lam, with_value, *scratch),
-                *self._views(gradient),
-                *(offdiagonal, diagonal),
-            )
-        return float(value), gradient, offdiagonal, diagonal
+        offdiagonal, diagonal = np.empty(self.graph.indices.size), np.empty(len(W))
+        outputs = *self._views(gradient), offdiagonal, diagonal
+        self._pass(smoothed_cut.gradient_rows, W, self.lam, vertex, *outputs)
+        return gradient, offdiagonal, diagonal
+
+    @functools.cached_property
+    def _row_ends(self) -> NDArray[np.int64]:
+        """Where rows end if each has its entries and one more: strictly rising."""
+        ends: NDArray[np.int64] = self.graph.indptr + np.arange(self.graph.indptr.size)
+        return ends
 
     @functools.cached_property
     def _total_weight(self) -> float:

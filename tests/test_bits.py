@@ -1,4 +1,4 @@
-"""Bits do not depend on where arrays lie in memory.
+"""Bits do not depend on where arrays lie in memory, nor on what was compiled or loaded before.
 
 LLVM guards a vectorised loop that reads some arrays and writes others by a question at run time: do
 they overlap? It asks cautiously: an output that begins shortly behind an input counts as
@@ -6,8 +6,13 @@ overlapping, and the loop then goes one by one. That must not show in the result
 """
 
 import ast
+import functools
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -15,7 +20,7 @@ import pytest
 
 from derand_fast import kernels
 from derand_fast.generators import random_graph
-from derand_fast.kernels import expectation, jl, network, row_ascent
+from derand_fast.kernels import expectation, jl, network
 from derand_fast.kernels import smoothed_cut as cut
 from derand_fast.kernels.calls import pointer
 from derand_fast.kernels.maxcut import mixing_sweeps, sdp_dual
@@ -79,11 +84,6 @@ def product_coefficients(t, dt, inverse, rows, coefficients, changes):
     jl._product_coefficients(5, t, dt, 0.3, inverse, rows, coefficients, changes)
 
 
-@numba.njit
-def blend(gradient, row):
-    row_ascent._blend(np.float32(-1.3), gradient, np.float32(-0.7), row)
-
-
 @pytest.mark.parametrize("k", [4, 6, 7, 50])
 def test_pair_differences(k):
     """The last row with all others: each sum has some chance only of another last bit."""
@@ -104,9 +104,6 @@ def test_sums_over_pairs():
 
 def test_rows_of_the_semidefinite_program():
     rng = np.random.default_rng(0)
-    gradient, row = rng.normal(size=(2, 48)).astype(np.float32)
-    assert_place_does_not_matter(blend, gradient, row)
-
     graph = random_graph(12, 30, seed=1, weights="signs")
     arrays = graph.indptr, graph.indices, graph.weights.astype(np.float32)
     rows = rng.normal(size=(12, 16)).astype(np.float32)
@@ -152,8 +149,10 @@ def test_hessian_products_of_the_smoothed_cut():
     point = graph.indptr, graph.indices, graph.weights, rng.normal(size=(n, p)), rng.normal(size=n)
     direction, out = (rng.normal(size=(n, p)), rng.normal(size=n)), (np.empty((n, p)), np.empty(n))
     scratch = np.zeros((n, cut.VERTEX_COLUMNS)), np.zeros((n, cut.RATE_COLUMNS))
-    exact = cut.smoothed_cut_hessian_product_serial
-    assert_place_does_not_matter(exact, *point, 0.5, 0.1, *direction, *scratch, *out)
+    cut.prepare_vertices(0, n, *point[3:], 0.5, scratch[0])
+    cut.prepare_rates(0, n, point[3], *direction, *scratch)
+    graph_and_W = 0, n, *point[:4], 0.5, 0.1
+    assert_place_does_not_matter(cut.product_rows, *graph_and_W, direction[0], *scratch, *out)
     by_rule = cut.gauss_hermite_cut(cut.erf_sign).hessian_product
     assert_place_does_not_matter(by_rule, *point, 0.5, 0.1, *gauss_hermite(4), *direction, *out)
 
@@ -167,17 +166,42 @@ def test_affine(by_column):
     assert_place_does_not_matter(expectation.affine, by_column, M, *arrays)
 
 
-# --- the rule, in the sources ---------------------------------------------------------------------
+# --- the rules, in the sources --------------------------------------------------------------------
 
 
-def reordered_kernels(tree):
-    """Functions compiled with leave to add up in any order."""
-    for node in ast.walk(tree):
+class Kernel(NamedTuple):
+    """A kernel as it is written: the options of its decorator, its body, what it calls by name."""
+
+    path: Path
+    options: dict[str, str]
+    body: ast.FunctionDef
+    calls: set[str]
+
+    @property
+    def is_reordered(self):
+        """Whether it may add up in any order."""
+        return self.options["fastmath"] == "True"
+
+    @property
+    def is_inlined(self):
+        return "inline" in self.options or "insert" in self.options
+
+
+def kernels_in(path, source):
+    """Every function with our decorator."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             for decorator in node.decorator_list:
-                for keyword in getattr(decorator, "keywords", ()):
-                    if keyword.arg == "fastmath" and ast.unparse(keyword.value) == "True":
-                        yield node
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "kernel":
+                    options = {k.arg: ast.unparse(k.value) for k in decorator.keywords}
+                    calls = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
+                    names = {f.id for f in calls if isinstance(f, ast.Name)}
+                    yield Kernel(path, options, node, names)
+
+
+@functools.cache
+def every_kernel():
+    return [k for path in SOURCES for k in kernels_in(path, path.read_text("utf-8"))]
 
 
 def sums_and_stores(loop):
@@ -191,16 +215,21 @@ def sums_and_stores(loop):
     return sums, stores or "store_scaled_row" in calls
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_no_sum_beside_a_store(path):
-    """See FASTMATH in _jit: a sum may be vectorised only where nothing can seem to overlap."""
-    for function in reordered_kernels(ast.parse(path.read_text("utf-8"))):
-        for loop in ast.walk(function):
-            innermost = isinstance(loop, ast.For) and not any(
-                isinstance(node, ast.For) for child in loop.body for node in ast.walk(child)
-            )
-            if innermost:
-                assert sums_and_stores(loop) != (True, True), (function.name, loop.lineno)
+def innermost_loops(body):
+    for loop in ast.walk(body):
+        if isinstance(loop, ast.For):
+            inner = (node for child in loop.body for node in ast.walk(child))
+            if not any(isinstance(node, ast.For) for node in inner):
+                yield loop
+
+
+def test_no_sum_beside_a_store():
+    """A sum may be vectorised only where nothing can seem to overlap: see ``kernel``."""
+    reordered = [k for k in every_kernel() if k.is_reordered]
+    assert len(reordered) > 10
+    for kernel in reordered:
+        for loop in innermost_loops(kernel.body):
+            assert sums_and_stores(loop) != (True, True), (kernel.body.name, loop.lineno)
 
 
 def test_the_rule_finds_such_loops():
@@ -212,6 +241,58 @@ def both(a, out):
         total += a[i]
         out[i] = a[i]
 """
-    (function,) = reordered_kernels(ast.parse(source))
-    assert sums_and_stores(function.body[1]) == (True, True)
-    assert sum(1 for p in SOURCES for _ in reordered_kernels(ast.parse(p.read_text("utf-8")))) > 10
+    (kernel,) = kernels_in(Path("a.py"), source)
+    assert kernel.is_reordered
+    assert [sums_and_stores(loop) for loop in innermost_loops(kernel.body)] == [(True, True)]
+
+
+def test_what_kernels_share_is_inlined_or_exact():
+    """A kernel with leave to round in several ways must not be one symbol of several machine codes.
+
+    Else the first that is loaded serves all: one code in the process that compiles, another in
+    those that load from disk. Callers that are never kept on disk find the callee's own.
+    """
+    by_name = {}
+    for kernel in every_kernel():
+        by_name.setdefault(kernel.body.name, []).append(kernel)
+
+    def is_exact(kernel):
+        inlined = [k for name in kernel.calls for k in by_name.get(name, ()) if k.is_inlined]
+        return kernel.options["fastmath"] == "False" and all(map(is_exact, inlined))
+
+    shared = 0
+    for caller in every_kernel():
+        for name in caller.calls if "cache" not in caller.options else ():
+            for callee in by_name.get(name, ()):
+                shared += not callee.is_inlined
+                assert callee.is_inlined or is_exact(callee), (caller.body.name, name)
+    assert shared > 10
+
+
+# --- compiled here or loaded from disk ------------------------------------------------------------
+
+TABLE = """
+import numpy as np
+from derand_fast.kernels import jl
+table = np.empty((40, jl.DEGREE + 1, 8))
+jl.fill_table(7, 0.05, 0.6, 1.4, 0.77, -0.77, 0.1, table)
+print(table.tobytes().hex())
+"""
+
+
+def test_compiled_and_loaded_kernels_agree(tmp_path):
+    """Of 5,120 coefficients 171 differed in the last bits."""
+    settings = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    tables = []
+    for _ in range(2):
+        run = subprocess.run(
+            [sys.executable, "-P", "-c", TABLE],
+            env=settings,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        tables.append(np.frombuffer(bytes.fromhex(run.stdout)))
+        assert list(tmp_path.rglob("jl.fill_table*")), "compiled, and kept"
+    assert np.count_nonzero(tables[0]) > 1000
+    np.testing.assert_array_equal(*tables)
