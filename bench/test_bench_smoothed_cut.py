@@ -74,7 +74,9 @@ class Setup:
         return cut.sum_in_blocks(self.row_values)
 
     def gradient(self, who, step=0.0):
-        W, b = self.W + step * self.direction[0], self.b + step * self.direction[1]
+        W, b = self.W, self.b
+        if step:
+            W, b = W + step * self.direction[0], b + step * self.direction[1]
         self.prepare(who, W, b)
         arguments = *self.graph, W, TAU, LAM, self.vertex, *self.derivatives
         self.share(who, lambda first, last: cut.gradient_rows(first, last, *arguments))

@@ -42,11 +42,10 @@ def kernel(
     that others call must be inlined unless its arithmetic is exact (``fastmath=False`` all
     through): else each caller holds a copy of its own, optimised twice, and the process runs
     whichever version it met first, so that one that compiles and one that loads from disk would
-    differ. ``insert``
-    has Numba put the kernel's lines into its callers: for a few lines that would be compiled once
-    for each layout of their arrays. ``inner``, and a name that begins with an underscore, is for
-    kernels that only kernels call: the code for calls from Python and C is left out, a fifth of the
-    time to compile.
+    differ. ``insert`` has Numba put the kernel's lines into its callers: for a few lines that would
+    be compiled once for each layout of their arrays. ``inner``, and a name that begins with an
+    underscore, is for kernels that only kernels call: the code for calls from Python and C is left
+    out, a fifth of the time to compile.
     ``cache=False`` is for kernels that close over another function, which no key can tell from
     the next one. Functions of other folders are not cached either (see ``_cache``).
     """

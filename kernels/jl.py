@@ -43,7 +43,7 @@ from scipy.special import zeta
 
 from derand_fast.kernels._jit import kernel
 from derand_fast.kernels.matmul import multiply, workspace_size
-from derand_fast.kernels.pairs import TILE
+from derand_fast.kernels.pairs import TILE, dot
 from derand_fast.kernels.simd import (
     LANES,
     add_scaled_row,
@@ -720,21 +720,13 @@ def _strip_start(strip: int, count: int) -> int:
     return strip * count // listed_pairs_strips(count)
 
 
-@kernel(fastmath=True, inline=True)
-def _dot(a: FloatArray, b: FloatArray) -> float:
-    total = 0.0
-    for r in range(a.size):
-        total += a[r] * b[r]
-    return total
-
-
 @kernel(fastmath=False, inline=True)
 def _pair_differences(Y: FloatArray, i: int, j: int, out: FloatArray) -> float:
     """Write y_j - y_i to ``out``; returns the squared length."""
     left, right = Y[i], Y[j]
     for r in range(out.size):
         out[r] = right[r] - left[r]
-    return _dot(out, out)
+    return dot(out, out)
 
 
 @kernel(fastmath=False)
@@ -844,7 +836,7 @@ def listed_pairs_product(
                 e = first + p
                 ratios[p] = weights[p] * _pair_differences(Y, left[e], right[e], differences[p])
                 _pair_differences(dY, left[e], right[e], drifts[p])
-                drift[p] = 2.0 * weights[p] * _dot(differences[p], drifts[p])
+                drift[p] = 2.0 * weights[p] * dot(differences[p], drifts[p])
             _loss_rows(loss, ratios, rows, state, row)
             terms = _product_sums(k, ratios, drift, ds, weights, rows)
             _product_coefficients(k, ratios, drift, ds, weights, rows, coefficients, changes)

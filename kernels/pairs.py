@@ -56,6 +56,15 @@ NOISE = 1e-28
 LEAST_RATIO = 1e-60
 
 
+@kernel(fastmath=True, inline=True, inner=True)
+def dot(x: FloatArray, y: FloatArray) -> float:
+    """Return x . y."""
+    total = 0.0
+    for q in range(x.size):
+        total += x[q] * y[q]
+    return total
+
+
 @kernel(fastmath=True, inline=True)
 def _squared_difference(X: FloatArray, i: int, j: int, size: int) -> float:
     """||x_i - x_j||^2 from the first ``size`` entries."""
@@ -363,15 +372,6 @@ def listed_smooth_ratios(
     return total, low, high
 
 
-@kernel(fastmath=True, inline=True)
-def _dot(x: FloatArray, y: FloatArray) -> float:
-    """Return x . y."""
-    total = 0.0
-    for q in range(x.size):
-        total += x[q] * y[q]
-    return total
-
-
 @kernel(fastmath=False)
 def exact_ratios(
     first: int,
@@ -393,9 +393,9 @@ def exact_ratios(
             difference[q] = X[i, q] - X[j, q]
         square = 0.0
         for row in range(A.shape[0]):
-            entry = _dot(A[row], difference)
+            entry = dot(A[row], difference)
             square += entry * entry
-        ratios[e] = square / _dot(difference, difference)
+        ratios[e] = square / dot(difference, difference)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -424,14 +424,14 @@ def quasi_newton_direction(
         out[q] = -gradient[q]
     for age in range(count):
         row = (newest - age) % memory
-        coefficients[row] = _dot(steps[row], out) / curvatures[row]
+        coefficients[row] = dot(steps[row], out) / curvatures[row]
         for q in range(out.size):
             out[q] -= coefficients[row] * changes[row, q]
-    scale = curvatures[newest] / _dot(changes[newest], changes[newest]) if count > 0 else 1.0
+    scale = curvatures[newest] / dot(changes[newest], changes[newest]) if count > 0 else 1.0
     for q in range(out.size):
         out[q] *= scale
     for age in range(count - 1, -1, -1):
         row = (newest - age) % memory
-        factor = coefficients[row] - _dot(changes[row], out) / curvatures[row]
+        factor = coefficients[row] - dot(changes[row], out) / curvatures[row]
         for q in range(out.size):
             out[q] += factor * steps[row, q]
