@@ -21,9 +21,9 @@ __all__ = ["MaxCutObjective"]
 
 FloatArray = NDArray[np.float64]
 
-# From here on a pass takes about a millisecond, many times what it costs to start a thread:
+# From here on a pass takes about two milliseconds, ten times what it costs to start a thread:
 # stored entries, each counting 1 + rank / 32 (its transcendental functions, its sums over a row).
-_PARALLEL_WORK = 20_000
+_PARALLEL_WORK = 40_000
 # Squares of tau and of 1 / tau must stay far inside the range of float64.
 _TAU_RANGE = (1e-60, 1e60)
 
@@ -105,8 +105,6 @@ class MaxCutObjective:
                 "b": Block(slice(self._split, self.n_params), (n,)),
             }
         )
-        work = self.graph.indices.size * (1.0 + self.rank / 32.0)
-        self._workers = self.n_threads if work >= _PARALLEL_WORK else 1
 
     def __repr__(self) -> str:
         """Sizes and parameters."""
@@ -140,9 +138,9 @@ class MaxCutObjective:
             smoothed_cut.prepare_vertices(first, last, W, b, self.tau, vertex)
             smoothed_cut.prepare_rates(first, last, W, direction_W, direction_b, vertex, rates)
 
-        self._share(prepare)
+        self._share(prepare, self._row_ends)
         self._pass(
-            *(smoothed_cut.product_rows, W, self.lam),
+            *(smoothed_cut.product_rows, self._entry_ends, W, self.lam),
             *(direction_W, vertex, rates, *self._views(product)),
         )
         return product
@@ -193,34 +191,36 @@ class MaxCutObjective:
     def _parts(self, name: str, vector: ArrayLike) -> tuple[FloatArray, FloatArray]:
         return self._views(flat_vector(name, vector, self.n_params))
 
-    def _share(self, work: Callable[[int, int], None]) -> None:
-        """Call ``work(first, last)`` on ranges of rows with equal numbers of entries."""
-        if self._workers == 1:
-            work(0, self.graph.n_vertices)
-            return
-        ends = self._row_ends
+    def _share(self, work: Callable[[int, int], None], ends: NDArray[np.int64]) -> None:
+        """Call ``work(first, last)`` on ranges of rows of equal work; ends: see below."""
 
         def on_rows(start: int, stop: int) -> None:
             work(*map(int, np.searchsorted(ends, (start, stop))))
 
-        map_ranges(on_rows, int(ends[-1]), self._workers)
+        total = int(ends[-1])
+        is_worth_it = total * (1.0 + self.rank / 32.0) >= _PARALLEL_WORK
+        map_ranges(on_rows, total, self.n_threads if is_worth_it else 1)
 
-    def _pass(self, kernel: Any, W: FloatArray, lam: float, *arrays: FloatArray) -> None:
+    def _pass(
+        self, kernel: Any, ends: NDArray[np.int64], W: FloatArray, lam: float, *arrays: FloatArray
+    ) -> None:
         """Run a kernel over all rows."""
         arguments = (*self._graph_arrays, W, self.tau, lam, *arrays)
-        self._share(lambda first, last: kernel(first, last, *arguments))
+        self._share(lambda first, last: kernel(first, last, *arguments), ends)
 
     def _prepared(self, W: FloatArray, b: FloatArray) -> FloatArray:
         """What the passes read at both ends of an edge."""
         vertex = np.empty((b.size, smoothed_cut.VERTEX_COLUMNS))
-        self._share(
-            lambda first, last: smoothed_cut.prepare_vertices(first, last, W, b, self.tau, vertex)
-        )
+
+        def prepare(first: int, last: int) -> None:
+            smoothed_cut.prepare_vertices(first, last, W, b, self.tau, vertex)
+
+        self._share(prepare, self._row_ends)
         return vertex
 
     def _value(self, W: FloatArray, vertex: FloatArray, lam: float) -> float:
         row_values = np.empty(len(W))
-        self._pass(smoothed_cut.value_rows, W, lam, vertex, row_values)
+        self._pass(smoothed_cut.value_rows, self._edge_ends, W, lam, vertex, row_values)
         return float(smoothed_cut.sum_in_blocks(row_values))
 
     def _derivatives(
@@ -230,13 +230,27 @@ class MaxCutObjective:
         gradient = np.empty(self.n_params)
         offdiagonal, diagonal = np.empty(self.graph.indices.size), np.empty(len(W))
         outputs = *self._views(gradient), offdiagonal, diagonal
-        self._pass(smoothed_cut.gradient_rows, W, self.lam, vertex, *outputs)
+        self._pass(smoothed_cut.gradient_rows, self._entry_ends, W, self.lam, vertex, *outputs)
         return gradient, offdiagonal, diagonal
+
+    # Where rows end, in units of work: a vertex, a stored entry, an edge counted once. Each row has
+    # one more, so that the ends rise strictly.
 
     @functools.cached_property
     def _row_ends(self) -> NDArray[np.int64]:
-        """Where rows end if each has its entries and one more: strictly rising."""
-        ends: NDArray[np.int64] = self.graph.indptr + np.arange(self.graph.indptr.size)
+        return np.arange(self.graph.n_vertices + 1)
+
+    @functools.cached_property
+    def _entry_ends(self) -> NDArray[np.int64]:
+        return self._row_ends + self.graph.indptr
+
+    @functools.cached_property
+    def _edge_ends(self) -> NDArray[np.int64]:
+        indptr, columns, _ = self._graph_arrays
+        rows = np.repeat(self._row_ends[:-1], np.diff(indptr))
+        counts = np.bincount(rows[columns > rows], minlength=self.graph.n_vertices)
+        ends = self._row_ends.copy()
+        ends[1:] += np.cumsum(counts)
         return ends
 
     @functools.cached_property
